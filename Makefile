@@ -1,0 +1,36 @@
+# Every target works from a fresh clone: .venv is made on first use.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help venv demo test check bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.ready  ## make .venv with all that demo and tests need
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "roleratio needs Python 3.11 or newer, found " + sys.version.split()[0] + "; call make with PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: venv  ## run everything on the embedded cluster (ARGS="--headless --report out")
+	$(BIN)/roleratio demo $(ARGS)
+
+test: venv check  ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv  ## style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv  ## measure the sizes and speeds that the README claims
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

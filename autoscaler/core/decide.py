@@ -1,0 +1,205 @@
+"""Decide: a proposal becomes a target through the policies, in this order, each with its reasons.
+
+1. bounds       minimum and maximum groups
+2. ratio        the band between the roles
+3. stabilise    windows per direction; nothing shrinks before a whole window has been seen
+4. holds        blind role, unknown cost, pause, a person's number
+5. budget       exact projection into the GPU budget; held roles are not cut
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from autoscaler.core.size import Sized
+from autoscaler.model import ManualHold, Observation, RoleFleet, Signals, State, Target, Written
+from autoscaler.settings import Settings
+from policies.bounds import bound
+from policies.budget import fit_budget
+from policies.hold import Hold, apply_holds
+from policies.manual import Held, Ours, Seen, manual_hold
+from policies.model import ROLES, Code, Detail, Missing, Pair, Reason, Role, Stage
+from policies.ratio import keep_ratio
+from policies.stabilise import Proposals, stabilise
+
+
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """Both workloads, known to be there."""
+
+    prefill: RoleFleet
+    decode: RoleFleet
+
+    def __getitem__(self, role: Role) -> RoleFleet:
+        return self.prefill if role is Role.PREFILL else self.decode
+
+    @property
+    def replicas(self) -> Pair:
+        """Groups asked for now."""
+        return Pair(self.prefill.replicas, self.decode.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The target, the state that goes on, and why."""
+
+    target: Target
+    state: State
+    why: tuple[Reason, ...]
+
+
+def decide(
+    state: State, seen: Observation, fleet: Managed, signals: Signals, sized: Sized | None, settings: Settings
+) -> Decided:
+    """Run the policies. Without a size (demand missing) the proposal is what there is."""
+    spec, now_s, current = settings.spec, seen.now_s, fleet.replicas
+    minimum = Pair(spec.prefill.min_groups, spec.decode.min_groups)
+    maximum = Pair(spec.prefill.max_groups, spec.decode.max_groups)
+    state, holds, why = _holds(state, now_s, fleet, signals, sized, settings)
+    proposal, reasons = bound(sized.groups if sized else current, minimum, maximum)
+    why += reasons
+    proposal, reasons = keep_ratio(proposal, spec.ratio_band.min, spec.ratio_band.max, maximum)
+    why += reasons
+    windows = _windows(settings)
+    seen_s = 0.0 if state.started_s is None else now_s - state.started_s
+    target, reasons = stabilise(proposal, current, state.proposals, now_s, **windows, seen_s=seen_s)
+    why += reasons
+    target, reasons = apply_holds(target, current, holds)
+    why += reasons
+    target, reasons = _budget(target, current, minimum, fleet, holds, spec.gpu_budget)
+    why += reasons
+    keep_s = max(*windows["up_s"], *windows["down_s"])
+    state = replace(state, proposals=_remember(state.proposals, now_s, proposal, keep_s))
+    floor, state = _floor(state, now_s, fleet, sized, target, minimum, windows, seen_s, keep_s)
+    return Decided(Target(target, floor), state, tuple(why))
+
+
+def _windows(settings: Settings) -> dict[str, tuple[float, float]]:
+    prefill, decode = settings.spec.prefill, settings.spec.decode
+    return {
+        "up_s": (prefill.scale_up_stabilization_s, decode.scale_up_stabilization_s),
+        "down_s": (prefill.scale_down_stabilization_s, decode.scale_down_stabilization_s),
+    }
+
+
+def _remember(history: Proposals, now_s: float, pair: Pair, keep_s: float) -> tuple[tuple[float, Pair], ...]:
+    return (*((at_s, old) for at_s, old in history if at_s > now_s - keep_s), (now_s, pair))
+
+
+def _holds(
+    state: State, now_s: float, fleet: Managed, signals: Signals, sized: Sized | None, settings: Settings
+) -> tuple[State, Mapping[Role, tuple[Hold, ...]], list[Reason]]:
+    """All holds per role; the manual ones carry on in the state."""
+    holds: dict[Role, tuple[Hold, ...]] = {}
+    manual: dict[Role, ManualHold] = {}
+    why: list[Reason] = []
+    # In a dry run somebody else is in charge: every change is theirs, and none of them is a hold.
+    hold_s = 0.0 if settings.spec.mode == "dry-run" else settings.spec.manual_hold_s
+    for role in ROLES:
+        found = [*_blind(role, signals, sized), *_cost(role, fleet), *_paused(fleet[role])]
+        held = _manual(state, now_s, role, fleet[role], hold_s)
+        if held is not None:
+            manual[role] = held
+            left_s = hold_s - (now_s - held.since_s)
+            detail: Detail = {
+                "writer": held.manager,
+                "ours": held.ours,
+                "theirs": held.theirs,
+                "for_s": round(left_s),
+            }
+            found.append(Hold(Code.MANUAL_HOLD, True, True, detail, pinned=fleet[role].replicas))
+        elif role in state.manual:
+            detail = {"writer": state.manual[role].manager, "theirs": state.manual[role].theirs}
+            why.append(Reason(Stage.DECIDE, Code.MANUAL_RESUMED, role, detail))
+        holds[role] = tuple(found)
+    return replace(state, manual=manual, written=_written(state, fleet, manual, now_s)), holds, why
+
+
+def _written(state: State, fleet: Managed, manual: Mapping[Role, ManualHold], now_s: float) -> dict[Role, Written]:
+    """What we take as our own number: what we last wrote; at first sight and around a hold, what we find."""
+    found = {role: Written(fleet[role].replicas, fleet[role].replicas, now_s) for role in ROLES}
+    free = [role for role in ROLES if role not in manual and role not in state.manual]
+    return found | {role: state.written[role] for role in free if role in state.written}
+
+
+def _blind(role: Role, signals: Signals, sized: Sized | None) -> list[Hold]:
+    if isinstance(signals.demand, Missing) or sized is None:
+        why = signals.demand.missing if isinstance(signals.demand, Missing) else "no size"
+        return [Hold(Code.HELD_BLIND, True, True, {"why": why})]
+    if signals[role].blind:
+        return [Hold(Code.ROLE_BLIND, False, True, {"why": "no worker of this role can be read"})]
+    return []
+
+
+def _cost(role: Role, fleet: Managed) -> list[Hold]:
+    """An unknown cost of either role makes the total unknown: then nothing grows."""
+    unknown = {r: gpus for r in ROLES if isinstance(gpus := fleet[r].gpus_per_group, Missing)}
+    if not unknown:
+        return []
+    named = role if role in unknown else role.partner
+    return [Hold(Code.COST_UNKNOWN, True, False, {"of": named.value, "why": unknown[named].missing})]
+
+
+def _paused(fleet: RoleFleet) -> list[Hold]:
+    if fleet.paused not in ("all", "in", "out"):
+        return []
+    growth, shrink = fleet.paused in ("all", "out"), fleet.paused in ("all", "in")
+    return [Hold(Code.PAUSED, growth, shrink, {"paused": fleet.paused})]
+
+
+def _manual(state: State, now_s: float, role: Role, fleet: RoleFleet, hold_s: float) -> ManualHold | None:
+    before, wrote = state.manual.get(role), state.written.get(role)
+    held = manual_hold(
+        Seen(
+            now_s=now_s,
+            replicas=fleet.replicas,
+            ours=Ours(wrote.replicas, wrote.before, wrote.at_s) if wrote else None,
+            foreign_manager=fleet.writer.manager if fleet.writer else None,
+            written_at_s=fleet.writer.at_s if fleet.writer else fleet.created_s,
+            created_s=fleet.created_s,
+            resume=fleet.resume,
+        ),
+        Held(before.manager, before.ours, before.theirs, before.since_s, before.resume_seen) if before else None,
+        hold_s,
+    )
+    return ManualHold(held.manager, held.ours, held.theirs, held.since_s, held.resume_seen) if held else None
+
+
+def _budget(
+    target: Pair, current: Pair, minimum: Pair, fleet: Managed, holds: Mapping[Role, tuple[Hold, ...]], budget: int
+) -> tuple[Pair, tuple[Reason, ...]]:
+    prefill, decode = fleet.prefill.gpus_per_group, fleet.decode.gpus_per_group
+    if isinstance(prefill, Missing) or isinstance(decode, Missing):
+        return target, ()
+    kept = [min(target[r], current[r]) if any(h.no_shrink for h in holds[r]) else minimum[r] for r in ROLES]
+    return fit_budget(target, Pair(*kept), Pair(prefill, decode), budget)
+
+
+def _floor(
+    state: State,
+    now_s: float,
+    fleet: Managed,
+    sized: Sized | None,
+    target: Pair,
+    minimum: Pair,
+    windows: dict[str, tuple[float, float]],
+    seen_s: float,
+    keep_s: float,
+) -> tuple[Pair, State]:
+    """The median demand's groups, at least the minimum, at most the target and the ready ones, at least 1.
+
+    It falls only after the shrink window, so that a noisy median does not patch every tick.
+    """
+    present = Pair(*(_floor_now(fleet[role]) for role in ROLES))
+    wanted = sized.floor if sized else present
+    wanted = Pair(*(max(wanted[role], minimum[role]) for role in ROLES))
+    steady, _ = stabilise(wanted, present, state.floors, now_s, **windows, seen_s=seen_s)
+    floor = Pair(*(max(1, min(steady[role], target[role], fleet[role].ready)) for role in ROLES))
+    return floor, replace(state, floors=_remember(state.floors, now_s, wanted, keep_s))
+
+
+def _floor_now(fleet: RoleFleet) -> int:
+    if isinstance(fleet.min_pods, Missing):
+        return 1
+    return max(1, fleet.min_pods // fleet.pods_per_group)

@@ -1,0 +1,1 @@
+"""Numbers in, quantiles out. Knows nothing of Kubernetes or of LLMs."""

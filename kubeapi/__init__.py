@@ -1,0 +1,7 @@
+"""A thin asynchronous Kubernetes client over raw JSON.
+
+Rules:
+1. Objects are plain dicts, exactly as the API server sent them.
+2. Every failure is an `ApiError` of `kubeapi.errors`; nothing is retried silently except a watch.
+3. Nothing here knows of roles, gangs or LLMs beyond the names in `names.py`.
+"""

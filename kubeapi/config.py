@@ -1,0 +1,67 @@
+"""Where the API server is and how to speak to it, from the official client's own loaders."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubeapi.errors import ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Server URL and credentials. `authorization` is asked before every request, so tokens may rotate."""
+
+    server: str
+    authorization: Callable[[], str | None] = field(default=lambda: None)
+    ssl_context: ssl.SSLContext | None = None
+
+
+def load_config(kubeconfig: str | Path | None = None, context: str | None = None) -> Config:
+    """The configuration that kubectl would use: FILE, $KUBECONFIG, ~/.kube/config, else the pod's own.
+
+    Raises ApiError (status 0, reason NoConfig) with one line that names what was looked for.
+    """
+    from kubernetes import client
+    from kubernetes import config as loaders
+    from kubernetes.config.config_exception import ConfigException
+
+    load: Any = loaders
+    loaded: Any = client.Configuration()
+    try:
+        if kubeconfig or os.environ.get("KUBECONFIG") or not os.environ.get("KUBERNETES_SERVICE_HOST"):
+            path = str(kubeconfig) if kubeconfig else None
+            load.load_kube_config(config_file=path, context=context, client_configuration=loaded)
+        else:
+            load.load_incluster_config(client_configuration=loaded)
+    except (ConfigException, OSError) as error:
+        wanted = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+        raise ApiError(0, "NoConfig", f"no usable kubeconfig at {wanted}: {_one_line(error)}") from error
+    return _from_official(loaded)
+
+
+def _from_official(loaded: Any) -> Config:
+    def authorization() -> str | None:
+        value: str | None = loaded.get_api_key_with_prefix("authorization") or loaded.get_basic_auth_token()
+        return value or None
+
+    server = str(loaded.host).rstrip("/")
+    return Config(server, authorization, _ssl_context(loaded) if server.startswith("https") else None)
+
+
+def _ssl_context(loaded: Any) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=loaded.ssl_ca_cert or None)
+    if not loaded.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if loaded.cert_file:
+        context.load_cert_chain(loaded.cert_file, loaded.key_file or None)
+    return context
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

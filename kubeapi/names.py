@@ -1,0 +1,36 @@
+"""Labels, annotations, and well-known names: the vocabulary that the processes share."""
+
+GROUP = "roleratio.dev"
+
+LABEL_SERVICE = "roleratio.dev/service"
+LABEL_ROLE = "roleratio.dev/role"
+ANNOTATION_PAUSED = "roleratio.dev/paused"
+ANNOTATION_RESUME = "roleratio.dev/resume"
+ANNOTATION_PODS_PER_GROUP = "roleratio.dev/pods-per-group"
+ANNOTATION_GPUS_PER_POD = "roleratio.dev/gpus-per-pod"
+ANNOTATION_IMAGE_PULL_S = "localcluster.roleratio.dev/image-pull-s"
+
+ROLE_PREFILL = "prefill"
+ROLE_DECODE = "decode"
+ROLE_ROUTER = "router"
+
+LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
+LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
+LWS_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
+LWS_GROUP_KEY = "leaderworkerset.sigs.k8s.io/group-key"
+LWS_REVISION = "leaderworkerset.sigs.k8s.io/template-revision-hash"
+LWS_SIZE = "leaderworkerset.sigs.k8s.io/size"
+
+TOPOLOGY_ZONE = "topology.kubernetes.io/zone"
+TOPOLOGY_BLOCK = "topology.roleratio.dev/block"
+TOPOLOGY_RACK = "topology.roleratio.dev/rack"
+HOSTNAME = "kubernetes.io/hostname"
+
+GPU = "nvidia.com/gpu"
+
+SCHEDULER_NAME = "roleratio-scheduler"
+MANAGER_CONTROLLER = "roleratio-controller"
+MANAGER_SCHEDULER = "roleratio-scheduler"
+MANAGER_LWS = "lws-controller"
+MANAGER_DEPLOYMENT = "deployment-controller"
+MANAGER_KUBELET = "kubelet"

@@ -1,0 +1,1 @@
+"""How long prefill, KV transfer and decode take on one TP group; pure."""

@@ -1,0 +1,7 @@
+"""What to do with a proposal: one pure function a file.
+
+Rules:
+1. A policy takes plain values and returns the new sizes together with the reasons for every change it made.
+2. Sizes are TP groups, cost is GPUs; both are integers.
+3. Missing is a value of its own; it is never read as zero, and never as full.
+"""

@@ -1,0 +1,117 @@
+"""The nouns that policies share: roles, sizes, Missing, and reasons as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """The two roles of disaggregated serving."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+    @property
+    def partner(self) -> Role:
+        """The other one."""
+        return Role.DECODE if self is Role.PREFILL else Role.PREFILL
+
+
+ROLES = (Role.PREFILL, Role.DECODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A value that is not known, and why: the type that keeps absent, stale and zero apart."""
+
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One number of TP groups per role."""
+
+    prefill: int
+    decode: int
+
+    def __getitem__(self, role: Role) -> int:
+        return self.prefill if role is Role.PREFILL else self.decode
+
+    def with_role(self, role: Role, groups: int) -> Pair:
+        """The same pair with one role changed."""
+        return replace(self, **{role.value: groups})
+
+
+class Stage(StrEnum):
+    """Where in a tick a reason arose."""
+
+    OBSERVE = "observe"
+    FORECAST = "forecast"
+    SIZE = "size"
+    DECIDE = "decide"
+    PLAN = "plan"
+
+
+class Code(StrEnum):
+    """Every reason that the controller can give. Stable: people alert on them."""
+
+    DEMAND_MISSING = "DemandMissing"
+    ROLE_BLIND = "RoleBlind"
+    SCRAPE_FAILED = "ScrapeFailed"
+    COUNTER_RESET = "CounterReset"
+    NO_TRAFFIC = "NoTraffic"
+    LATENCY_ESTIMATED = "LatencyEstimated"
+    WORKLOAD_PROBLEM = "WorkloadProblem"
+    COST_UNKNOWN = "CostUnknown"
+    FORECAST = "Forecast"
+    SIZED_FOR_TTFT = "SizedForTTFT"
+    SIZED_FOR_ITL = "SizedForITL"
+    SLO_UNREACHABLE = "SLOUnreachable"
+    BOUNDED = "Bounded"
+    STABILISED = "Stabilised"
+    WARMING_UP = "WarmingUp"
+    RATIO_REPAIRED = "RatioRepaired"
+    BUDGET_CAPPED = "BudgetCapped"
+    HELD_BLIND = "HeldBlind"
+    MANUAL_HOLD = "ManualHold"
+    MANUAL_RESUMED = "ManualResumed"
+    PAUSED = "Paused"
+    DOES_NOT_FIT = "DoesNotFit"
+    FIT_UNKNOWN = "FitUnknown"
+    AT_TARGET = "AtTarget"
+    GROW = "Grow"
+    SHRINK = "Shrink"
+    LOWER_MINIMUM = "LowerMinimum"
+    RAISE_MINIMUM = "RaiseMinimum"
+    WAIT_MINIMUM_SEEN = "WaitMinimumSeen"
+    WAIT_DRAIN = "WaitDrain"
+    WAIT_BUDGET = "WaitBudget"
+    WAIT_READY = "WaitReady"
+    NO_WORKLOAD = "NoWorkload"
+
+
+Detail = Mapping[str, str | float | int | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something was decided: the only source of log lines, events, conditions and metrics."""
+
+    stage: Stage
+    code: Code
+    role: Role | None = None
+    detail: Detail = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        words = " ".join(f"{key}={_plain(value)}" for key, value in self.detail.items())
+        subject = f"{self.role} " if self.role else ""
+        return f"{subject}{self.code}" + (f" ({words})" if words else "")
+
+
+Verdict = tuple[Pair, tuple[Reason, ...]]
+
+
+def _plain(value: str | float | int | bool) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
