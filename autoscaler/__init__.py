@@ -1,1 +1,1 @@
-""""""
+"""The controller: a pure core, adapters at the edges, drivers that act."""

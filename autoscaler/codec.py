@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 T = TypeVar("T")
 
 _INF = "+Inf"
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+"""Building one takes milliseconds."""
 
 
 class CodecError(ValueError):
@@ -39,9 +40,10 @@ def decode(kind: type[T], data: Any) -> T:
         raise CodecError(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 
-@cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def _finite(data: Any, path: str) -> Any:

@@ -82,8 +82,8 @@ class Writer:
 class RoleFleet:
     """One role's workload as the cluster shows it; numbers are TP groups unless they say pods or GPUs.
 
-    `present` counts groups with any pod left, draining ones included. `fit` is how many more groups of this
-    shape could be placed now. `ready_after_s` holds the measured cold starts of the groups that are ready.
+    `present` counts groups with any pod left, `draining` those of them that are on their way out. `fit` is how
+    many more groups of this shape could be placed now, beside all pods that exist. `ready_after_s` holds the measured cold starts of the groups that are ready.
     """
 
     kind: str
@@ -102,9 +102,15 @@ class RoleFleet:
     writer: Writer | None = None
     paused: str = ""
     resume: str = ""
+    draining: int = 0
     ready_after_s: tuple[float, ...] = ()
     leaders: tuple[str, ...] = ()
     limiting_resource: str = ""
+
+    @property
+    def unborn(self) -> int:
+        """Groups that were asked for and have no pod yet: no fit has counted them."""
+        return max(0, self.replicas - (self.present - self.draining))
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,15 @@ class Spec(_Model):
     forecast_quantile: float = Field(0.9, gt=0.5, lt=1)
     minimum_settle_s: float = Field(2, ge=0)
 
+    @model_validator(mode="after")
+    def _scrape_within_sync(self) -> Self:
+        if self.metrics.scrape_timeout_s >= self.sync_period_s:
+            raise ValueError(
+                f"metrics.scrapeTimeoutS {self.metrics.scrape_timeout_s:g} is not below syncPeriodS "
+                f"{self.sync_period_s:g}: lower it, or a pod that hangs delays the next tick"
+            )
+        return self
+
     def role(self, role: Role) -> RoleSettings:
         """The settings of one role."""
         return self.prefill if role is Role.PREFILL else self.decode

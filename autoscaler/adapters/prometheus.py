@@ -10,13 +10,12 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import re
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import requests
-from prometheus_api_client import PrometheusApiClientException
 from prometheus_api_client.prometheus_connect import PrometheusConnect
 from urllib3.util.retry import Retry
 
@@ -51,9 +50,9 @@ class PrometheusReader:
         self._namespace = f',namespace=~"{_literal(namespace)}|"' if namespace else ""
         session = requests.Session()
         session.trust_env = False
-        session.hooks["response"].append(_refuse_partial)
+        session.hooks["response"].append(_refuse)
         self._client = PrometheusConnect(
-            url=url.rstrip("/"), session=session, method="POST", retry=Retry(total=0), timeout=timeout_s
+            url=url.rstrip("/"), session=session, retry=Retry(total=0), timeout=math.ceil(timeout_s)
         )
         self._running: asyncio.Future[Any] | None = None
 
@@ -90,8 +89,6 @@ class PrometheusReader:
     def _queries(self, queries: Iterable[str], now_s: float) -> list[list[Any]]:
         try:
             return [self._client.custom_query(query, params={"time": f"{now_s:.3f}"}) for query in queries]
-        except PrometheusApiClientException as error:
-            raise PrometheusError(_short(error)) from error
         except requests.Timeout as error:
             raise PrometheusError(f"no answer within {self._timeout_s:g} s") from error
         except requests.ConnectionError as error:
@@ -115,8 +112,8 @@ def _samples(
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise PrometheusError(f"the answer is not a Prometheus': {_short(error)}") from error
     newest: dict[str, _Source] = {}
-    for source in sorted(scraped_s, key=lambda source: scraped_s[source]):
-        newest[source[0]] = source
+    for found in sorted(scraped_s, key=lambda source: scraped_s[source]):
+        newest[found[0]] = found
     readings: dict[str, Reading] = {}
     for target in targets:
         source = newest.get(target.pod)
@@ -130,7 +127,7 @@ def _samples(
     ghosts = sorted({source[0] for source in scraped_s} - {target.pod for target in targets})
     if not ghosts:
         return samples
-    dropped = f"{len(ghosts)} pods that are gone still have series, dropped: {', '.join(ghosts[:5])}"
+    dropped = f"{len(ghosts)} pods that are gone or not ready have series, dropped: {', '.join(ghosts[:5])}"
     return Samples(samples.routers, samples.workers, {**samples.failures, GHOSTS: dropped})
 
 
@@ -166,10 +163,17 @@ def _literal(name: str) -> str:
     return name.replace(".", "[.]")
 
 
-def _refuse_partial(response: requests.Response, *_: Any, **__: Any) -> None:
-    """Warnings mean that some of the data is not in the answer, and a part must not look like the whole."""
-    if response.status_code == 200 and (warnings := response.json().get("warnings")):
-        raise PrometheusError(f"the answer is partial: {_short(warnings[0])}")
+def _refuse(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Raise for an error, and for warnings: they mean that a part of the data is missing in the answer."""
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    said = answer if isinstance(answer, dict) else {}
+    if response.status_code != 200:
+        raise PrometheusError(f"HTTP {response.status_code}: {_short(said.get('error') or response.text)}")
+    if warnings := said.get("warnings"):
+        raise PrometheusError(f"the answer is partial: {_short('; '.join(map(str, warnings)))}")
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:
@@ -179,7 +183,4 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 
 
 def _short(error: object) -> str:
-    text = " ".join(str(error).split())
-    found = re.search(r'"error":"([^"]*)"', text)
-    status = re.match(r"HTTP Status Code (\d+)", text)
-    return f"HTTP {status[1]}: {found[1] if found else text[20:]}"[:200] if status else text[:200]
+    return " ".join(str(error).split())[:200]

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -90,7 +91,7 @@ class Scraper:
         except PageError as error:
             return f"page {error}"
         except aiohttp.ClientConnectorError as error:
-            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+            return f"cannot connect: {os.strerror(error.os_error.errno or 0)}"
         except (aiohttp.ClientError, OSError) as error:
             return f"{type(error).__name__}: {_one_line(error)}"
 

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from autoscaler.core.decide import Managed
@@ -62,7 +63,7 @@ def _grow(role: Role, target: int, fleet: Managed, budget_gpus: int) -> Planned:
     own = fleet[role]
     if target <= own.replicas:
         return None, ()
-    wanted, why = clamp_to_fit(role, own.replicas, target, own.fit, own.limiting_resource)
+    wanted, why = clamp_to_fit(role, own.replicas, target, _fit(fleet, role), own.limiting_resource)
     affordable = _affordable(fleet, role, budget_gpus)
     if affordable is not None and wanted - own.replicas > affordable:
         wanted = own.replicas + affordable
@@ -72,6 +73,17 @@ def _grow(role: Role, target: int, fleet: Managed, budget_gpus: int) -> Planned:
         return None, why
     detail = {"from": own.replicas, "to": wanted}
     return Step("replicas", role, own.replicas, wanted), (*why, Reason(Stage.PLAN, Code.GROW, role, detail))
+
+
+def _fit(fleet: Managed, role: Role) -> int | Missing:
+    """What fits now, less what was asked for and has no pods yet, the partner's groups by their GPUs."""
+    own, partner = fleet[role], fleet[role.partner]
+    if isinstance(own.fit, Missing):
+        return own.fit
+    taken = own.unborn
+    if not isinstance(own.gpus_per_group, Missing) and not isinstance(partner.gpus_per_group, Missing):
+        taken += math.ceil(partner.unborn * partner.gpus_per_group / max(1, own.gpus_per_group))
+    return max(0, own.fit - taken)
 
 
 def _affordable(fleet: Managed, role: Role, budget_gpus: int) -> int | None:
@@ -91,8 +103,8 @@ def _shrink(role: Role, target: Target, own: RoleFleet, state: State, settle_s: 
     if target.groups[role] >= own.replicas:
         return None, ()
     after = own.replicas - 1
-    if own.present > own.replicas:
-        detail = {"draining": own.present - own.replicas, "target": target.groups[role]}
+    if own.draining or own.present > own.replicas:
+        detail = {"draining": max(own.draining, own.present - own.replicas), "target": target.groups[role]}
         return None, (Reason(Stage.PLAN, Code.WAIT_DRAIN, role, detail),)
     if not isinstance(own.min_pods, Missing) and own.min_pods > after * own.pods_per_group:
         floor = max(1, min(after, target.floor[role])) * own.pods_per_group

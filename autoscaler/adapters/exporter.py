@@ -1,0 +1,192 @@
+"""The controller's own HTTP pages: `/metrics`, `/healthz` and `/v1/status`.
+
+Rules:
+1. What is not known is absent: a desired count never echoes the current one.
+2. No label has a name that a scrape adds (namespace, pod, service, ...), or Prometheus would rename it.
+3. Gauges are made from the last decision at every scrape, so none can outlive what it described.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from autoscaler.adapters.status import Status, to_json
+from autoscaler.errors import UserError
+from autoscaler.model import Decision, Number, Observation, RoleFleet
+from autoscaler.settings import Settings
+from policies.model import ROLES, Missing
+
+_PREFIX = "roleratio_controller_"
+_SERVICE = ("target_namespace", "target_service")
+_ROLE = (*_SERVICE, "role")
+_STALLED_PERIODS = 10
+_STALLED_S = 60.0
+_TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_GAUGES = {
+    "desired_groups": ("TP groups that the role should have; absent while that is not known", _ROLE),
+    "floor_groups": ("TP groups that the gang minimum should protect", _ROLE),
+    "current_groups": ("TP groups that the workload asks for", _ROLE),
+    "ready_groups": ("TP groups with all ranks ready", _ROLE),
+    "min_count_pods": ("The PodGroup's minimum", _ROLE),
+    "gpus_per_group": ("GPUs of one TP group; absent while that is not known", _ROLE),
+    "cold_start_seconds": ("Time from asking for a group to its being ready, as measured", _ROLE),
+    "demand_requests_per_second": ("Requests that arrived", _SERVICE),
+    "demand_tokens_per_second": (
+        "Offered work of the role: prompt tokens for prefill, output tokens for decode",
+        _ROLE,
+    ),
+    "forecast_tokens_per_second": ("Offered work one cold start ahead", (*_ROLE, "quantile")),
+    "latency_seconds": ("The SLO's percentile as users saw it", (*_SERVICE, "objective")),
+    "latency_target_seconds": ("The SLO's target", (*_SERVICE, "objective")),
+    "attained_ratio": ("Share of the samples within the SLO's target", (*_SERVICE, "objective")),
+    "gpu_budget": ("GPUs that both roles together may use", _SERVICE),
+    "failed_sources": ("Pods or queries that gave no sample", _SERVICE),
+    "condition": ("1 for the status that a condition has, 0 for the others", (*_SERVICE, "type", "status")),
+    "last_tick_timestamp_seconds": ("When the last decision was taken", _SERVICE),
+}
+
+_Labelled = tuple[str, tuple[str, ...], Number]
+"""A gauge's name, the values of its labels, its value."""
+
+
+class Exporter:
+    """Serves what the controller last decided. `clock` is a monotonic clock in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[str, tuple[Status, float]] = {}
+        self._runner: web.AppRunner | None = None
+        self._registry = CollectorRegistry()
+        self._registry.register(_Latest(self._last))
+        reason_labels = (*_SERVICE, "role", "stage", "code")
+        self._reasons = Counter(
+            f"{_PREFIX}reasons", "Reasons given in decisions", reason_labels, registry=self._registry
+        )
+        step_labels = (*_ROLE, "kind", "direction")
+        self._steps = Counter(f"{_PREFIX}steps", "Changes decided on", step_labels, registry=self._registry)
+        self._ticks = Histogram(
+            f"{_PREFIX}tick_seconds",
+            "Duration of a tick without the network",
+            _SERVICE,
+            buckets=_TICK_BUCKETS_S,
+            registry=self._registry,
+        )
+
+    def observe(self, settings: Settings, observation: Observation, decision: Decision, tick_s: float) -> None:
+        """Take note of one tick."""
+        status = Status.of(settings, observation, decision)
+        self._last[status.service] = (status, self._clock())
+        service = _service(status)
+        self._ticks.labels(*service).observe(tick_s)
+        for reason in decision.why:
+            self._reasons.labels(*service, reason.role or "", reason.stage, reason.code).inc()
+        if step := decision.step:
+            direction = "up" if step.after > step.before else "down"
+            self._steps.labels(*service, step.role, step.kind, direction).inc()
+
+    async def start(self, host: str, port: int) -> int:
+        """Serve, and return the port (a free one for 0). Raises UserError if it is taken."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/v1/status", self._status)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self.stop()
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+            raise UserError(f"port {port} on {host} {why}; choose another one, or 0 for any free port") from error
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Stop serving."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=generate_latest(self._registry), headers=headers)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        now_s = self._clock()
+        for name, (status, at_s) in self._last.items():
+            limit_s = max(_STALLED_S, _STALLED_PERIODS * status.settings.spec.sync_period_s)
+            if now_s - at_s > limit_s:
+                return web.Response(status=503, text=f"{name}: no decision for {now_s - at_s:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return web.json_response({"services": {name: to_json(status) for name, (status, _) in self._last.items()}})
+
+
+class _Latest(Collector):
+    """Gauges of the last decisions."""
+
+    def __init__(self, last: dict[str, tuple[Status, float]]) -> None:
+        self._last = last
+
+    def collect(self) -> Iterator[Metric]:
+        families = {
+            name: GaugeMetricFamily(f"{_PREFIX}{name}", text, labels=labels) for name, (text, labels) in _GAUGES.items()
+        }
+        for status, _ in self._last.values():
+            for name, labels, value in (*_of_service(status), *_of_roles(status)):
+                if not isinstance(value, Missing):
+                    families[name].add_metric(labels, value)
+        yield from families.values()
+
+
+def _service(status: Status) -> tuple[str, str]:
+    return status.settings.metadata.namespace, status.settings.spec.service
+
+
+def _of_service(status: Status) -> Iterator[_Labelled]:
+    service, signals, slo = _service(status), status.decision.signals, status.settings.spec.slo
+    yield "gpu_budget", service, status.settings.spec.gpu_budget
+    yield "failed_sources", service, len(status.failures)
+    yield "last_tick_timestamp_seconds", service, status.now_s
+    if not isinstance(signals.demand, Missing):
+        yield "demand_requests_per_second", service, signals.demand.requests_per_s
+        yield "demand_tokens_per_second", (*service, "prefill"), signals.demand.prompt_tokens_per_s
+        yield "demand_tokens_per_second", (*service, "decode"), signals.demand.output_tokens_per_s
+    for objective, seen, wanted in (("ttft", signals.ttft, slo.ttft), ("itl", signals.itl, slo.itl)):
+        labels = (*service, objective)
+        yield "latency_seconds", labels, _scaled(seen.value_ms, 1e-3)
+        yield "latency_target_seconds", labels, wanted.target_ms * 1e-3
+        yield "attained_ratio", labels, seen.attained
+    for condition in status.decision.conditions:
+        for value in ("True", "False", "Unknown"):
+            yield "condition", (*service, condition.type, value), float(value == condition.status)
+
+
+def _of_roles(status: Status) -> Iterator[_Labelled]:
+    for role in ROLES:
+        labels = (*_service(status), role.value)
+        yield "cold_start_seconds", labels, status.decision.signals[role].cold_start_s
+        if target := status.decision.target:
+            yield "desired_groups", labels, target.groups[role]
+            yield "floor_groups", labels, target.floor[role]
+        if forecast := status.decision.forecast:
+            ahead = forecast[role]
+            yield "forecast_tokens_per_second", (*labels, "0.5"), ahead.tokens_per_s_q50
+            yield "forecast_tokens_per_second", (*labels, f"{ahead.quantile:g}"), ahead.tokens_per_s_high
+        if isinstance(fleet := status.fleet[role], RoleFleet):
+            yield "current_groups", labels, fleet.replicas
+            yield "ready_groups", labels, fleet.ready
+            yield "min_count_pods", labels, fleet.min_pods
+            yield "gpus_per_group", labels, fleet.gpus_per_group
+
+
+def _scaled(value: Number, factor: float) -> Number:
+    return value if isinstance(value, Missing) else value * factor

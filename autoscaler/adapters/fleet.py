@@ -1,0 +1,268 @@
+"""Kubernetes objects to a Fleet: what the two roles are now, and which pods have metrics.
+
+Rules:
+1. Nothing is decided here, and nothing is fetched: objects in, plain values out.
+2. Counts of groups come from pods, by identity: a TP group is ready when all its pods are, present while any is left.
+3. What cannot be read is Missing with a reason; an explicit request of 0 GPUs is 0, an absent one is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from autoscaler.adapters.scrape import ScrapeTarget
+from autoscaler.model import Fleet, RoleFleet, Writer
+from gangscheduler.model import Snapshot
+from gangscheduler.place import how_many_fit
+from gangscheduler.snapshot import BadQuantity, build, group_shape, uses_claims
+from kubeapi import names
+from policies.model import Missing, Role
+
+Object = Mapping[str, Any]
+
+DEFAULT_PORT = 8000
+FIT_LIMIT = 64
+ROLES = (names.ROLE_PREFILL, names.ROLE_DECODE, names.ROLE_ROUTER)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The raw objects of one moment. Pods and nodes of the whole cluster: what fits depends on all of them."""
+
+    workloads: Sequence[Object]
+    pods: Sequence[Object]
+    podgroups: Sequence[Object]
+    nodes: Sequence[Object]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The fleet, the pods to read metrics from, and the sources that should be there but cannot be read."""
+
+    fleet: Fleet
+    targets: tuple[ScrapeTarget, ...]
+    failures: Mapping[str, str]
+
+
+def look(world: World, namespace: str, service: str, now_s: float) -> Seen:
+    """See one service. Linear in the cluster's pods and nodes, plus the packing of at most FIT_LIMIT groups."""
+    own = [w for w in world.workloads if _belongs(w, namespace, service)]
+    pods = [pod for pod in world.pods if _belongs(pod, namespace, service)]
+    snapshot = build(now_s, world.nodes, world.pods, world.podgroups)
+    podgroups = {(_meta(group).get("namespace", ""), _meta(group)["name"]): group for group in world.podgroups}
+    fleets = {role: _role(role, own, pods, podgroups, snapshot) for role in Role}
+    targets, failures = _targets(pods)
+    fleet = Fleet(fleets[Role.PREFILL], fleets[Role.DECODE], _problems(own, fleets))
+    return Seen(fleet, targets, failures)
+
+
+def is_ready(pod: Object) -> bool:
+    """Ready and not on its way out."""
+    return _condition_time(pod, "Ready") is not None and "deletionTimestamp" not in _meta(pod)
+
+
+def seconds(text: str | None) -> float:
+    """An RFC 3339 time as Unix seconds; 0 when there is none."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def _belongs(obj: Object, namespace: str, service: str) -> bool:
+    meta = _meta(obj)
+    return meta.get("namespace") == namespace and _labels(obj).get(names.LABEL_SERVICE) == service
+
+
+def _problems(own: Sequence[Object], fleets: Mapping[Role, RoleFleet | Missing]) -> tuple[str, ...]:
+    problems = [
+        f"{_title(workload)}: label {names.LABEL_ROLE}={role!r} is not a role; use one of {', '.join(ROLES)}"
+        for workload in own
+        if (role := _labels(workload).get(names.LABEL_ROLE)) not in ROLES
+    ]
+    for fleet in fleets.values():
+        if isinstance(fleet, RoleFleet) and isinstance(fleet.gpus_per_group, Missing):
+            problems.append(f"{fleet.kind} {fleet.name}: {fleet.gpus_per_group.missing}")
+    return tuple(problems)
+
+
+def _role(
+    role: Role,
+    own: Sequence[Object],
+    pods: Sequence[Object],
+    podgroups: Mapping[tuple[str, str], Object],
+    snapshot: Snapshot,
+) -> RoleFleet | Missing:
+    claimed = [workload for workload in own if _labels(workload).get(names.LABEL_ROLE) == role.value]
+    if not claimed:
+        return Missing(f"no workload has the label {names.LABEL_ROLE}={role.value}")
+    if len(claimed) > 1:
+        titles = " and ".join(sorted(_title(workload) for workload in claimed))
+        return Missing(f"{titles} both claim the role {role.value}; keep the label on one of them")
+    workload = claimed[0]
+    meta, annotations = _meta(workload), _meta(workload).get("annotations") or {}
+    members = [pod for pod in pods if _labels(pod).get(names.LABEL_ROLE) == role.value]
+    groups = _by_group(members)
+    size = _pods_per_group(workload)
+    ready = [group for group in groups.values() if len(group) == size and all(is_ready(pod) for pod in group)]
+    name, minimum = _minimum(workload, podgroups)
+    fit, limit = _fit(workload, snapshot, f"{meta['namespace']}/{name}" if name else "")
+    return RoleFleet(
+        kind=workload["kind"],
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        created_s=seconds(meta.get("creationTimestamp")),
+        replicas=int(workload["spec"].get("replicas", 1)),
+        ready=len(ready),
+        present=len(groups),
+        draining=sum(any("deletionTimestamp" in _meta(pod) for pod in group) for group in groups.values()),
+        pods_per_group=size,
+        gpus_per_group=_gpus(workload),
+        fit=fit,
+        pod_group=name,
+        min_pods=minimum,
+        writer=_foreign_writer(meta),
+        paused=annotations.get(names.ANNOTATION_PAUSED, ""),
+        resume=annotations.get(names.ANNOTATION_RESUME, ""),
+        ready_after_s=tuple(sorted(after for group in ready if (after := _ready_after(group)) is not None)),
+        leaders=tuple(sorted(_meta(pod)["name"] for pod in members if _is_leader(pod))),
+        limiting_resource=limit,
+    )
+
+
+def _by_group(pods: Iterable[Object]) -> dict[str, list[Object]]:
+    groups: dict[str, list[Object]] = {}
+    for pod in pods:
+        if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            key = _labels(pod).get(names.LWS_GROUP_KEY) or _meta(pod)["uid"]
+            groups.setdefault(key, []).append(pod)
+    return groups
+
+
+def _pods_per_group(workload: Object) -> int:
+    template = workload["spec"].get("leaderWorkerTemplate")
+    return int(template.get("size", 1)) if template else 1
+
+
+def _gpus(workload: Object) -> int | Missing:
+    """GPUs of one TP group: every pod of it, every container."""
+    template = workload["spec"].get("leaderWorkerTemplate")
+    if template is None:
+        specs = [workload["spec"]["template"]["spec"]]
+    else:
+        worker = template["workerTemplate"]["spec"]
+        leader = (template.get("leaderTemplate") or template["workerTemplate"])["spec"]
+        specs = [leader, *[worker] * (_pods_per_group(workload) - 1)]
+    if any(uses_claims(spec) for spec in specs):
+        return Missing("GPUs come through resourceClaims, whose cost is not known")
+    costs = [_container_gpus(container) for spec in specs for container in spec.get("containers") or ()]
+    known = [cost for cost in costs if cost is not None]
+    if not known:
+        return Missing(f"no container requests {names.GPU}; request it, or 0 where it needs none")
+    return sum(known)
+
+
+def _container_gpus(container: Object) -> int | None:
+    resources = container.get("resources") or {}
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    text = str(asked.get(names.GPU, ""))
+    return int(text) if text.isdecimal() else None
+
+
+def _fit(workload: Object, snapshot: Snapshot, podgroup: str) -> tuple[int | Missing, str]:
+    try:
+        fit = how_many_fit(snapshot, group_shape(workload), FIT_LIMIT, podgroup=podgroup)
+    except BadQuantity as error:
+        return Missing(str(error)), ""
+    return fit.groups, fit.limiting_resource
+
+
+def _minimum(workload: Object, podgroups: Mapping[tuple[str, str], Object]) -> tuple[str | None, int | Missing]:
+    """The role's PodGroup and its minCount in pods, where the minimum is ours to move."""
+    spec = workload["spec"]
+    template = spec["leaderWorkerTemplate"]["workerTemplate"] if "leaderWorkerTemplate" in spec else spec["template"]
+    name = (template["spec"].get("schedulingGroup") or {}).get("podGroupName")
+    if not name:
+        return None, Missing("the pod template names no PodGroup")
+    group = podgroups.get((_meta(workload)["namespace"], name))
+    if group is None:
+        return None, Missing(f"PodGroup {name} does not exist")
+    owner = next((o for o in _meta(group).get("ownerReferences") or () if o.get("controller")), None)
+    if owner is not None:
+        return None, Missing(f"PodGroup {name} belongs to {owner['kind']} {owner['name']}")
+    count = ((group["spec"].get("schedulingPolicy") or {}).get("gang") or {}).get("minCount")
+    if count is None:
+        return None, Missing(f"PodGroup {name} has no gang policy")
+    return name, int(count)
+
+
+def _foreign_writer(meta: Object) -> Writer | None:
+    """The last writer of spec.replicas, unless it is us."""
+    writers = [
+        entry
+        for entry in meta.get("managedFields") or ()
+        if "f:replicas" in (entry.get("fieldsV1") or {}).get("f:spec", {})
+    ]
+    if not writers:
+        return None
+    last = max(writers, key=lambda entry: seconds(entry.get("time")))
+    manager = last.get("manager", "unknown")
+    return None if manager == names.MANAGER_CONTROLLER else Writer(manager, seconds(last.get("time")))
+
+
+def _ready_after(group: Sequence[Object]) -> float | None:
+    """The measured cold start: from the group's first pod to its last one's readiness; None after a restart."""
+    statuses = [status for pod in group for status in pod["status"].get("containerStatuses") or ()]
+    if any(status.get("restartCount", 0) for status in statuses):
+        return None
+    created = min(seconds(_meta(pod).get("creationTimestamp")) for pod in group)
+    ready = [_condition_time(pod, "Ready") or 0.0 for pod in group]
+    return max(0.0, max(ready) - created)
+
+
+def _targets(pods: Sequence[Object]) -> tuple[tuple[ScrapeTarget, ...], Mapping[str, str]]:
+    targets, failures = [], {}
+    for pod in pods:
+        role, name = _labels(pod).get(names.LABEL_ROLE), _meta(pod)["name"]
+        if role not in ROLES or not _is_leader(pod):
+            continue
+        if is_ready(pod):
+            targets.append(ScrapeTarget(name, _meta(pod)["uid"], _known(role), _url(pod)))
+        elif role == names.ROLE_ROUTER and "deletionTimestamp" not in _meta(pod):
+            failures[name] = "the router is not ready"
+    return tuple(targets), failures
+
+
+def _known(role: str) -> Literal["router", "prefill", "decode"]:
+    return "prefill" if role == names.ROLE_PREFILL else "decode" if role == names.ROLE_DECODE else "router"
+
+
+def _url(pod: Object) -> str:
+    ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
+    named = [port["containerPort"] for port in ports if port.get("name") in ("metrics", "http")]
+    port = (named or [port["containerPort"] for port in ports] or [DEFAULT_PORT])[0]
+    return f"http://{pod['status'].get('podIP', '')}:{port}/metrics"
+
+
+def _is_leader(pod: Object) -> bool:
+    return bool(_labels(pod).get(names.LWS_WORKER_INDEX, "0") == "0")
+
+
+def _condition_time(pod: Object, kind: str) -> float | None:
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition["type"] == kind and condition["status"] == "True":
+            return seconds(condition.get("lastTransitionTime"))
+    return None
+
+
+def _title(obj: Object) -> str:
+    return f"{obj['kind']} {_meta(obj)['name']}"
+
+
+def _meta(obj: Object) -> Any:
+    return obj["metadata"]
+
+
+def _labels(obj: Object) -> Mapping[str, str]:
+    return _meta(obj).get("labels") or {}

@@ -1,0 +1,4 @@
+"""The gang scheduler: snapshot in, verdicts out, and a thin loop at the edge.
+
+`model`, `snapshot`, `gangs`, `ledger`, `packing` and `place` are pure; `loop`, `report` and `exporter` do the I/O.
+"""

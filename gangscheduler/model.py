@@ -1,0 +1,222 @@
+"""The nouns of the scheduler: what a cycle sees (Snapshot) and what it says (Verdicts).
+
+Rules:
+1. Everything is frozen and made of plain values; equal snapshots give equal verdicts.
+2. Amounts are integers: milli-cpu, bytes, or counts. A resource that a node does not name has no room.
+3. A verdict counts in TP groups. A pod without a group key is a TP group of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+Amounts = tuple[tuple[str, int], ...]
+Path = tuple[str, ...]
+
+
+class Reason(StrEnum):
+    """Why a PodGroup or a pod stands where it stands; the codes are stable."""
+
+    FITS = "Fits"
+    INSUFFICIENT_RESOURCE = "InsufficientResource"
+    FRAGMENTED = "Fragmented"
+    POD_TOO_LARGE = "PodTooLarge"
+    NODES_UNSCHEDULABLE = "NodesUnschedulable"
+    SELECTOR_MISMATCH = "SelectorMismatch"
+    MINIMUM_NOT_MET = "MinimumNotMet"
+    SIBLING_FLOOR_FIRST = "SiblingFloorFirst"
+    INCOMPLETE_GROUP = "IncompleteGroup"
+    POD_GROUP_MISSING = "PodGroupMissing"
+    UNSUPPORTED_CONSTRAINT = "UnsupportedConstraint"
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A node's taint; only NoSchedule and NoExecute keep pods away."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """A pod's toleration; an empty key or effect matches every one."""
+
+    key: str
+    operator: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One matchExpression of a node selector term."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodShape:
+    """All that decides where a pod may run. `affinity` is an OR of ANDs; empty = anywhere."""
+
+    requests: Amounts
+    selector: tuple[tuple[str, str], ...] = ()
+    affinity: tuple[tuple[Requirement, ...], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+
+
+Template = tuple[PodShape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node; `path` is its full place (zone, block, rack, host)."""
+
+    name: str
+    allocatable: Amounts
+    path: Path
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[Taint, ...] = ()
+    ready: bool = True
+    cordoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that is not finished. `group` is its PodGroup's key, `tp_group` its TP group's key within it.
+
+    `size` is the number of pods of its TP group. `ours` = we schedule it; `gated` = it must not be placed
+    yet; `unsupported` names a constraint that this scheduler does not honour, so it must not place the pod.
+    """
+
+    key: str
+    uid: str
+    shape: PodShape
+    node: str = ""
+    terminating: bool = False
+    ours: bool = True
+    gated: bool = False
+    unsupported: str = ""
+    group: str = ""
+    tp_group: str = ""
+    size: int = 1
+    order: tuple[int, int] = (0, 0)
+    service: str = ""
+    role: str = ""
+    priority: int = 0
+    created_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A PodGroup. `min_count` is in pods; 0 = no minimum. `priority` None = that of its pods."""
+
+    key: str
+    uid: str
+    service: str = ""
+    role: str = ""
+    min_count: int = 0
+    priority: int | None = None
+    created_s: float = 0.0
+    pods_per_group: int | None = None
+    gpus_per_pod: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that one cycle knows."""
+
+    now_s: float
+    nodes: tuple[Node, ...]
+    pods: tuple[Pod, ...]
+    groups: tuple[Group, ...]
+
+
+class Binding(NamedTuple):
+    """Pod `pod` (namespace/name) of this uid goes to `node`."""
+
+    pod: str
+    uid: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A pod of ours that stays pending, and why."""
+
+    pod: str
+    uid: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One PodGroup after a cycle, in TP groups.
+
+    `desired` have pods; `admitted` of them are bound, this cycle's bindings included; `placeable_now` would
+    be bound if the minimum did not ask for all or nothing (admitted plus the waiting ones that find room).
+    """
+
+    name: str
+    service: str
+    role: str
+    desired: int
+    admitted: int
+    placeable_now: int
+    limiting_resource: str
+    reason: Reason
+    floor: int = 0
+    uid: str = ""
+
+    @property
+    def message(self) -> str:
+        """One line with the numbers."""
+        limit = f" ({self.limiting_resource})" if self.limiting_resource else ""
+        numbers = (
+            f"{self.admitted} of {self.desired} TP groups admitted, {self.placeable_now} placeable now, "
+            f"floor {self.floor}"
+        )
+        return f"{numbers}: {EXPLAINED[self.reason]}{limit}"
+
+
+EXPLAINED: dict[Reason, str] = {
+    Reason.FITS: "nothing waits",
+    Reason.INSUFFICIENT_RESOURCE: "too little free on the nodes that match",
+    Reason.FRAGMENTED: "enough free in sum, but not where one TP group could use it",
+    Reason.POD_TOO_LARGE: "no node is large enough for one pod",
+    Reason.NODES_UNSCHEDULABLE: "the room is on nodes that are cordoned or not ready",
+    Reason.SELECTOR_MISMATCH: "no node matches selector, affinity and tolerations",
+    Reason.MINIMUM_NOT_MET: "fewer pods exist than the minimum asks for",
+    Reason.SIBLING_FLOOR_FIRST: "the free room is kept for a floor that is not met",
+    Reason.INCOMPLETE_GROUP: "a TP group waits for the rest of its pods",
+    Reason.POD_GROUP_MISSING: "the PodGroup that the pod names does not exist",
+    Reason.UNSUPPORTED_CONSTRAINT: "the pod asks for what this scheduler does not do",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The outcome of a cycle: every PodGroup, what to bind, and which pods wait."""
+
+    groups: tuple[Verdict, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The answer to a what-if: `groups` more TP groups fit; the rest says what stops the next one.
+
+    `blocked_nodes` match the template but are cordoned or not ready.
+    """
+
+    groups: int
+    limiting_resource: str
+    blocked_nodes: int
+    reason: Reason

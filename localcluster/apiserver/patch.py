@@ -1,0 +1,161 @@
+"""The three patches: JSON (RFC 6902), merge (RFC 7386) and Kubernetes' strategic merge. Pure.
+
+Rules:
+1. The original is never written to; the result may share its unchanged parts.
+2. A strategic patch replaces a list unless _MERGE_KEYS or _SETS names it, as in the Go types' patch tags.
+3. A patch that cannot be applied is a 400 or 422 that names the operation.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from localcluster.apiserver.refusal import Refusal, bad_request
+
+# Tolerations are not here: the real server replaces them as a whole.
+_MERGE_KEYS = {
+    **dict.fromkeys(("containers", "initContainers", "env", "volumes", "imagePullSecrets"), "name"),
+    **dict.fromkeys(("resourceClaims", "schedulingGates"), "name"),
+    **dict.fromkeys(("conditions", "addresses"), "type"),
+    **dict.fromkeys(("hostAliases", "podIPs"), "ip"),
+    **{"ports": "containerPort", "volumeMounts": "mountPath", "volumeDevices": "devicePath"},
+    **{"topologySpreadConstraints": "topologyKey", "ownerReferences": "uid"},
+}
+_SETS = frozenset({"finalizers", "podCIDRs"})
+_DELETE = "$deleteFromPrimitiveList/"
+
+
+def merge_patch(original: Any, patch: Any) -> Any:
+    """RFC 7386: null removes, objects merge, everything else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(original) if isinstance(original, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+def strategic_merge_patch(original: Any, patch: Any) -> Any:
+    """A merge patch whose lists merge by key and that may carry `$patch`, `$retainKeys` and the like.
+
+    `$setElementOrder` is accepted and not needed: new items go to the end.
+    """
+    if not isinstance(patch, dict):
+        raise bad_request("a strategic merge patch must be an object")
+    directive = patch.get("$patch", "merge")
+    if directive not in ("merge", "replace", "delete"):
+        raise bad_request(f"unknown $patch directive {directive!r}; expected merge, replace or delete")
+    result = dict(original) if isinstance(original, dict) and directive == "merge" else {}
+    for key, value in patch.items() if directive != "delete" else ():
+        if key.startswith(_DELETE):
+            field = key.removeprefix(_DELETE)
+            result[field] = [item for item in result.get(field) or [] if item not in value]
+        elif value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            result[key] = strategic_merge_patch(result.get(key), value)
+        elif isinstance(value, list) and not key.startswith("$"):
+            result[key] = _merge_list(key, result.get(key) or [], value)
+        elif not key.startswith("$"):
+            result[key] = value
+    kept = patch.get("$retainKeys", result)
+    return {key: value for key, value in result.items() if key in kept}
+
+
+def _merge_list(field: str, original: Any, patch: list[Any]) -> list[Any]:
+    if field in _SETS:
+        return [*original, *(item for item in patch if item not in original)]
+    if field not in _MERGE_KEYS or not all(isinstance(item, dict) for item in [*original, *patch]):
+        return patch
+    if {"$patch": "replace"} in patch:
+        return [item for item in patch if item != {"$patch": "replace"}]
+    key = _MERGE_KEYS[field]
+    if field == "ports" and any("port" in item for item in [*original, *patch]):
+        key = "port"  # a Service's, not a container's
+    result = list(original)
+    for item in patch:
+        if key not in item:
+            raise bad_request(f"map: {item} does not contain declared merge key: {key}")
+        at = next((i for i, old in enumerate(result) if old.get(key) == item[key]), len(result))
+        deleted = item.get("$patch") == "delete"
+        result[at : at + 1] = [] if deleted else [strategic_merge_patch(dict(*result[at : at + 1]), item)]
+    return result
+
+
+def json_patch(original: Any, operations: Any) -> Any:
+    """RFC 6902: add, remove, replace, move, copy, test; all or nothing."""
+    if not isinstance(operations, list) or not all(isinstance(item, dict) for item in operations):
+        raise bad_request("a JSON patch must be a list of operations")
+    document = {"": deepcopy(original)}  # under one more key, so that the root is a member like others
+    for operation in operations:
+        _apply(document, operation)
+    return document[""]
+
+
+def _apply(document: Any, operation: dict[str, Any]) -> None:
+    name = operation.get("op")
+    if name not in ("add", "remove", "replace", "move", "copy", "test"):
+        raise bad_request(f"not a JSON patch operation: {operation}")
+    if name in ("add", "replace", "test") and "value" not in operation:
+        raise bad_request(f"a JSON patch operation {name} needs a value: {operation}")
+    path = _pointer(operation, "path")
+    value = operation.get("value")
+    if name in ("move", "copy"):
+        source = _pointer(operation, "from")
+        value = deepcopy(_look_up(document, source))
+        if name == "move":
+            _remove(document, source)
+    if name == "test" and _look_up(document, path) != value:
+        raise _failed(f"testing value {operation['path']} failed")
+    if name in ("remove", "replace"):
+        _remove(document, path)
+    if name not in ("remove", "test"):
+        _add(document, path, value)
+
+
+def _failed(why: str) -> Refusal:
+    return Refusal(422, "Invalid", f"the JSON patch cannot be applied: {why}")
+
+
+def _pointer(operation: dict[str, Any], key: str) -> list[str]:
+    text = operation.get(key)
+    if not isinstance(text, str) or (text and not text.startswith("/")):
+        raise bad_request(f"{key} of a JSON patch operation must be a JSON pointer, found {text!r}")
+    return [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")]
+
+
+def _index(items: list[Any], step: str, limit: int) -> int:
+    if not step.isascii() or not step.isdigit() or int(step) >= limit:
+        raise _failed(f"no list index {step!r}")
+    return int(step)
+
+
+def _look_up(document: Any, path: list[str]) -> Any:
+    for step in path:
+        if isinstance(document, list):
+            document = document[_index(document, step, len(document))]
+        elif isinstance(document, dict) and step in document:
+            document = document[step]
+        else:
+            raise _failed(f"{'/'.join(path)} does not exist")
+    return document
+
+
+def _add(document: Any, path: list[str], value: Any) -> None:
+    parent, last = _look_up(document, path[:-1]), path[-1]
+    if isinstance(parent, list):
+        parent.insert(len(parent) if last == "-" else _index(parent, last, len(parent) + 1), value)
+    elif isinstance(parent, dict):
+        parent[last] = value
+    else:
+        raise _failed(f"{'/'.join(path[:-1])} is neither an object nor a list")
+
+
+def _remove(document: Any, path: list[str]) -> None:
+    _look_up(document, path)
+    parent, last = _look_up(document, path[:-1]), path[-1]
+    del parent[int(last) if isinstance(parent, list) else last]

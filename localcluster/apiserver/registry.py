@@ -1,0 +1,272 @@
+"""What a write means: identity, versions, generation, finalizers, grace and the garbage of owners.
+
+Rules:
+1. A write computes the whole new object first and stores it last: a refusal leaves nothing half done.
+2. `metadata` that belongs to the server is restored after every change that a client makes.
+3. What follows from a deletion (dependents, namespaces) is deferred, so that the answer does not wait.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from secrets import token_hex
+from typing import Any
+
+from localcluster.apiserver import managed
+from localcluster.apiserver.kinds import BY_OWNER, EVENTS, NAMESPACES, PODS, Served
+from localcluster.apiserver.refusal import Refusal, bad_request, conflict, invalid, not_found
+from localcluster.apiserver.schema import default, validate
+from localcluster.apiserver.store import Entry, Object, Ref, Store
+
+MAX_EVENTS = 2_000
+_FOREGROUND = "foregroundDeletion"
+_SERVER_META = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Who writes, through which subresource, and whether for real."""
+
+    manager: str
+    subresource: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """DeleteOptions."""
+
+    grace_s: int | None = None
+    propagation: str = "Background"
+    uid: str | None = None
+    resource_version: str | None = None
+
+
+_COLLECTOR = Write("kube-controller-manager")
+
+
+def timestamp(after_s: int = 0) -> str:
+    """RFC 3339 in whole seconds, as in metadata."""
+    return (datetime.now(UTC) + timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Registry:
+    """Creates, updates and deletes in a Store. `defer(f)` must call f soon, but not now."""
+
+    def __init__(self, store: Store, defer: Callable[[Callable[[], None]], object]) -> None:
+        self.store = store
+        self._defer = defer
+
+    def create(self, served: Served, namespace: str, body: Object, write: Write) -> Entry:
+        """Store a new object. Refuses with 404 (namespace), 409 (exists) and 422."""
+        meta = body["metadata"]
+        if not meta.get("name") and meta.get("generateName"):
+            meta["name"] = f"{meta['generateName']}{token_hex(3)[:5]}"
+        if served.kind.namespaced:
+            self._enter_namespace(served, namespace, meta)
+        if meta.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        for key in _SERVER_META:
+            meta.pop(key, None)
+        if served.status and not served.keeps_status:
+            body.pop("status", None)
+        default(served, body)
+        validate(served, body, None)
+        ref = Ref(served, namespace, meta["name"])
+        if self.store.find(ref):
+            details = {"name": ref.name, "kind": served.resource}
+            raise Refusal(409, "AlreadyExists", f'{served.resource} "{ref.name}" already exists', details)
+        meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp()}
+        meta |= {"generation": 1} if served.generation else {}
+        meta["managedFields"] = _recorded(None, body, write)
+        if write.dry_run:
+            return Entry(body)
+        if served is EVENTS and self.store.count(EVENTS) >= MAX_EVENTS:
+            self._remove(min(self.store.scan(EVENTS), key=lambda row: _revision(row[1]))[0])
+        entry = self.store.put(ref, body)
+        if meta.get("ownerReferences"):
+            self._defer(partial(self._check_owners, ref, meta["uid"]))
+        return entry
+
+    def update(self, ref: Ref, change: Callable[[Object], Any], write: Write) -> Entry:
+        """Store `change(copy of the object)`. Refuses with 404, 409 (stale) and 422."""
+        old = self.store.get(ref)
+        new = change(old.fresh())
+        _check_identity(ref, old.obj, new)
+        binds = write.subresource == "binding"
+        if write.subresource == "status":
+            new = old.fresh() | ({"status": new["status"]} if "status" in new else {})
+        elif ref.served.status and not binds:
+            _copy(old.fresh(), new, "status")
+        _copy(old.fresh()["metadata"], new["metadata"], "name", "namespace", "resourceVersion", *_SERVER_META)
+        _copy(old.fresh()["metadata"], new["metadata"], "managedFields", "generateName")
+        default(ref.served, new)
+        validate(ref.served, new, None if binds else old.obj)
+        if new == old.obj:
+            return old
+        meta = new["metadata"]
+        if ref.served.generation and not binds and new.get("spec") != old.obj.get("spec"):
+            meta["generation"] += 1
+        meta["managedFields"] = _recorded(old.obj, new, write)
+        if write.dry_run:
+            return Entry(new)
+        entry = self.store.put(ref, new)
+        waits = meta.get("finalizers") or meta.get("deletionGracePeriodSeconds") or ref.served is NAMESPACES
+        return entry if "deletionTimestamp" not in meta or waits else self._remove(ref)
+
+    def delete(self, ref: Ref, options: Deletion, write: Write) -> tuple[Entry, bool]:
+        """Delete or begin to; returns the last state and whether the object is gone."""
+        old = self.store.get(ref)
+        meta = old.obj["metadata"]
+        for key, wanted in (("uid", options.uid), ("resourceVersion", options.resource_version)):
+            if wanted is not None and wanted != meta[key]:
+                why = f"Precondition failed: {key} in precondition: {wanted}, in object: {meta[key]}"
+                raise conflict(ref.served.resource, ref.name, why)
+        grace_s = _grace_s(ref.served, old.obj, options.grace_s)
+        waits = list(meta.get("finalizers") or [])
+        if options.propagation == "Foreground" and self.store.dependents(meta["uid"]) and _FOREGROUND not in waits:
+            waits.append(_FOREGROUND)
+        if not write.dry_run and options.propagation == "Orphan":
+            for dependent in self.store.dependents(meta["uid"]):
+                self.update(dependent, partial(_without_owner, meta["uid"]), _COLLECTOR)
+        if not waits and not grace_s and ref.served is not NAMESPACES:
+            return (old if write.dry_run else self._remove(ref)), True
+        if grace_s >= meta.get("deletionGracePeriodSeconds", grace_s + 1) and waits == (meta.get("finalizers") or []):
+            return old, False
+        return self._begin_deletion(ref, old.fresh(), grace_s, waits, write), False
+
+    def _enter_namespace(self, served: Served, namespace: str, meta: Object) -> None:
+        if meta.setdefault("namespace", namespace) != namespace:
+            found = f"the namespace of the object ({meta['namespace']}) does not match"
+            raise bad_request(f"{found} the namespace on the request ({namespace})")
+        home = self.store.find(Ref(NAMESPACES, "", namespace))
+        if home is None:
+            raise not_found("namespaces", namespace)
+        if "deletionTimestamp" in home.obj["metadata"]:
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            raise Refusal(403, "Forbidden", f'{served.resource} "{meta.get("name")}" is forbidden: {why}')
+
+    def _begin_deletion(self, ref: Ref, obj: Object, grace_s: int, waits: list[str], write: Write) -> Entry:
+        meta = obj["metadata"]
+        meta |= {"deletionTimestamp": timestamp(grace_s), "deletionGracePeriodSeconds": grace_s}
+        meta |= {"finalizers": waits} if waits else {}
+        meta |= {"generation": meta["generation"] + 1} if ref.served.generation else {}
+        if ref.served is NAMESPACES:
+            obj["status"] = {"phase": "Terminating"}
+        if write.dry_run:
+            return Entry(obj)
+        entry = self.store.put(ref, obj)
+        if ref.served is NAMESPACES:
+            self._defer(partial(self._empty_namespace, ref.name))
+        if _FOREGROUND in waits:
+            self._defer(partial(self._collect, meta["uid"], "Foreground"))
+        return entry
+
+    def _remove(self, ref: Ref) -> Entry:
+        entry = self.store.remove(ref)
+        meta = entry.obj["metadata"]
+        if self.store.dependents(meta["uid"]):
+            self._defer(partial(self._collect, meta["uid"], "Background"))
+        for owner in meta.get("ownerReferences") or []:
+            self._defer(partial(self._finish_owner, owner["uid"]))
+        self._finish_namespace(ref.namespace)
+        return entry
+
+    def _collect(self, uid: str, propagation: str) -> None:
+        """The dependents of an owner go, unless another owner of theirs lives."""
+        for ref in self.store.dependents(uid):
+            owners = self.store.get(ref).obj["metadata"]["ownerReferences"]
+            if any(owner["uid"] != uid and self._lives(owner) for owner in owners):
+                self.update(ref, partial(_without_owner, uid), _COLLECTOR)
+            else:
+                self.delete(ref, Deletion(propagation=propagation), _COLLECTOR)
+
+    def _check_owners(self, ref: Ref, uid: str) -> None:
+        """An object that was created for owners that are all gone is garbage from the start."""
+        entry = self.store.find(ref)
+        owners = entry.obj["metadata"].get("ownerReferences") if entry else None
+        if owners and self.store.by_uid(uid) == ref and not any(map(self._lives, owners)):
+            self.delete(ref, Deletion(), _COLLECTOR)
+
+    def _lives(self, owner: Object) -> bool:
+        """Whether an owner may exist; of kinds not served here nothing is known."""
+        served = (owner["apiVersion"], owner["kind"]) in BY_OWNER
+        return not served or self.store.by_uid(owner["uid"]) is not None
+
+    def _finish_owner(self, uid: str) -> None:
+        """The last dependent of a foreground deletion lets the owner go."""
+        ref = self.store.by_uid(uid)
+        waits = self.store.get(ref).obj["metadata"].get("finalizers") or [] if ref else []
+        if ref and _FOREGROUND in waits and not self.store.dependents(uid):
+            self.update(ref, _without_foreground, _COLLECTOR)
+
+    def _empty_namespace(self, namespace: str) -> None:
+        for ref in self.store.in_namespace(namespace):
+            self.delete(ref, Deletion(), _COLLECTOR)
+        self._finish_namespace(namespace)
+
+    def _finish_namespace(self, namespace: str) -> None:
+        home = Ref(NAMESPACES, "", namespace)
+        entry = self.store.find(home)
+        if entry and "deletionTimestamp" in entry.obj["metadata"] and not self.store.in_namespace(namespace):
+            self._remove(home)
+
+
+def _recorded(old: Object | None, new: Object, write: Write) -> list[Object]:
+    # A binding is recorded as a write to the pod itself: there is no other view of nodeName.
+    subresource = "" if write.subresource == "binding" else write.subresource
+    return managed.record(old, new, manager=write.manager, subresource=subresource, now=timestamp())
+
+
+def _revision(entry: Entry) -> int:
+    return int(entry.obj["metadata"]["resourceVersion"])
+
+
+def _check_identity(ref: Ref, old: Object, new: Any) -> None:
+    if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
+        raise bad_request("the changed object has no metadata")
+    meta, known = new["metadata"], old["metadata"]
+    for key in ("apiVersion", "kind"):
+        if new.get(key) != old[key]:
+            raise bad_request(f"{key} must stay {old[key]}, found {new.get(key)!r}")
+    for key in ("name", "namespace"):
+        if meta.get(key, known.get(key)) != known.get(key):
+            why = "Invalid value: field is immutable"
+            raise invalid(ref.served.qualified, ref.name, f"metadata.{key}", why)
+    if (meta.get("uid") or known["uid"]) != known["uid"]:
+        why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {known['uid']}"
+        raise conflict(ref.served.resource, ref.name, why)
+    if (meta.get("resourceVersion") or known["resourceVersion"]) != known["resourceVersion"]:
+        why = "the object has been modified; please apply your changes to the latest version and try again"
+        raise conflict(ref.served.resource, ref.name, why)
+
+
+def _copy(source: Object, target: Object, *keys: str) -> None:
+    for key in keys:
+        target.pop(key, None)
+        if key in source:
+            target[key] = source[key]
+
+
+def _grace_s(served: Served, obj: Object, asked_s: int | None) -> int:
+    """Only a pod that a kubelet may be running is given time."""
+    over = (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    if served is not PODS or over or not obj["spec"].get("nodeName"):
+        return 0
+    own_s: int = obj["spec"]["terminationGracePeriodSeconds"]
+    return own_s if asked_s is None else asked_s
+
+
+def _without_owner(uid: str, obj: Object) -> Object:
+    meta = obj["metadata"]
+    meta["ownerReferences"] = [owner for owner in meta["ownerReferences"] if owner["uid"] != uid]
+    return obj
+
+
+def _without_foreground(obj: Object) -> Object:
+    obj["metadata"]["finalizers"].remove(_FOREGROUND)
+    return obj

@@ -1,0 +1,124 @@
+"""One HTTP request, read: which object, which verb, which options. No socket in sight.
+
+Rule: what a client asks for and is not understood is refused here, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from localcluster.apiserver.kinds import BY_PATH, Served
+from localcluster.apiserver.refusal import Refusal, bad_request, no_such_path, not_served
+from localcluster.apiserver.registry import Deletion, Write
+from localcluster.apiserver.store import Object, Ref
+
+Query = Mapping[str, str]
+
+_UNSERVED = {
+    "apiextensions.k8s.io": "CustomResourceDefinitions: its table of kinds is fixed",
+    "admissionregistration.k8s.io": "admission webhooks and policies",
+    "authorization.k8s.io": "authorization: everything is allowed",
+    "authentication.k8s.io": "authentication: everybody may connect",
+}
+_UNSERVED_SUBS = {"exec", "attach", "portforward", "proxy", "ephemeralcontainers", "resize", "finalize", "token"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The path of a request: a collection (`name` empty), an object or a subresource."""
+
+    served: Served
+    namespace: str
+    name: str
+    subresource: str
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.served, self.namespace, self.name)
+
+
+def parse_path(path: str) -> Target:
+    """`/api/v1/namespaces/a/pods/b/log` as a Target. Refuses with 404 or 501."""
+    root, *parts = path.strip("/").split("/")
+    group = parts.pop(0) if root == "apis" and parts else ""
+    if group in _UNSERVED:
+        raise not_served(_UNSERVED[group])
+    if root not in ("api", "apis") or len(parts) < 2:
+        raise no_such_path(path)
+    version, *parts = parts
+    namespace = ""
+    # `namespaces/a` and `namespaces/a/status` are the Namespace itself; what else is below is inside it.
+    if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "finalize"):
+        namespace, parts = parts[1], parts[2:]
+    plural, name, subresource, *rest = [*parts, "", ""]
+    served = BY_PATH.get((group, version, plural))
+    if served is None or any(rest) or bool(namespace) > served.kind.namespaced:
+        raise no_such_path(path)
+    if subresource in _UNSERVED_SUBS:
+        raise not_served(f"{plural}/{subresource}")
+    if subresource not in served.subresources or (name and served.kind.namespaced and not namespace):
+        raise no_such_path(path)
+    return Target(served, namespace, name, subresource)
+
+
+def parse_write(query: Query, user_agent: str, subresource: str, body: Any) -> Write:
+    """Who writes and whether for real; dryRun may also be in DeleteOptions."""
+    options = body.get("dryRun") if isinstance(body, dict) and body.get("kind") == "DeleteOptions" else None
+    dry_run = query.get("dryRun") or "".join(options or [])
+    if dry_run not in ("", "All"):
+        raise bad_request(f"dryRun must be All, found {dry_run!r}")
+    manager = query.get("fieldManager") or user_agent.split("/")[0] or "unknown"
+    return Write(manager, subresource, bool(dry_run))
+
+
+def parse_deletion(query: Query, body: Any) -> Deletion:
+    """DeleteOptions from the body or the query."""
+    options: Object = dict(query) | (body if isinstance(body, dict) else {})
+    before = options.get("preconditions") or {}
+    propagation = options.get("propagationPolicy") or "Background"
+    if propagation not in ("Background", "Foreground", "Orphan"):
+        raise bad_request(f"propagationPolicy must be Background, Foreground or Orphan, found {propagation!r}")
+    grace_s = options.get("gracePeriodSeconds")
+    return Deletion(
+        parse_int(grace_s, "gracePeriodSeconds"), propagation, before.get("uid"), before.get("resourceVersion")
+    )
+
+
+def parse_int(value: Any, key: str) -> int | None:
+    """A non-negative integer, from JSON or from a query."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit():
+        raise bad_request(f"{key} must be a non-negative integer, found {value!r}")
+    return int(value)
+
+
+def parse_body(raw: bytes, content_type: str) -> Any:
+    """The JSON of a body. Other types are refused: that also keeps web pages from posting here unasked."""
+    if not raw:
+        return None
+    if content_type.startswith("application/apply-patch"):
+        raise not_served("server-side apply; use a merge, strategic or JSON patch")
+    if content_type != "application/json" and not content_type.endswith("-patch+json"):
+        why = f"the body must be application/json, found {content_type or 'nothing'}"
+        raise Refusal(415, "UnsupportedMediaType", why)
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+
+
+def check_object(target: Target, body: Any) -> Object:
+    """A body that claims to be an object of the path's kind and name; what it leaves out is filled in."""
+    kind = target.served.kind
+    if not isinstance(body, dict) or not isinstance(body.setdefault("metadata", {}), dict):
+        raise bad_request(f"the body must be a {kind.kind} with metadata")
+    for key, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
+        if body.setdefault(key, wanted) != wanted:
+            raise bad_request(f"{key} must be {wanted}, found {body[key]!r}")
+    if target.name and body["metadata"].get("name") != target.name:
+        raise bad_request(f"metadata.name must be {target.name}, as in the path")
+    return body

@@ -1,0 +1,70 @@
+"""Label and field selectors: text in, predicate out. Pure.
+
+Rule: a selector that cannot be read is a 400 that quotes it, never "matches all".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any
+
+from localcluster.apiserver.refusal import bad_request
+
+Object = dict[str, Any]
+Predicate = Callable[[Object], bool]
+
+_KEY = r"(?P<key>[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?)"
+_SET = re.compile(rf"{_KEY}\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)")
+_EQUAL = re.compile(rf"{_KEY}\s*(?P<op>==|!=|=)\s*(?P<values>[A-Za-z0-9._-]*)")
+_EXISTS = re.compile(rf"(?P<no>!?)\s*{_KEY}")
+_FIELD = re.compile(r"(?P<key>[A-Za-z.]+)\s*(?P<op>==|!=|=)\s*(?P<value>.*)")
+
+
+def predicate(labels: str, fields: str, known_fields: Collection[str]) -> Predicate | None:
+    """`a=b,c!=d,e in (f,g),h notin (i),j,!k` and `metadata.name=a` as one test; None means everything."""
+    tests = [_label_test(part.strip()) for part in re.split(r",(?![^(]*\))", labels) if part.strip()]
+    tests += [_field_test(part.strip(), known_fields) for part in fields.split(",") if part.strip()]
+    return (lambda obj: all(test(obj) for test in tests)) if tests else None
+
+
+def selector_text(selector: Object) -> str:
+    """A LabelSelector object as text, as `/scale` publishes it."""
+    words = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}
+    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for rule in selector.get("matchExpressions") or []:
+        parts.append(words[rule["operator"]].format(rule["key"], ",".join(rule.get("values") or [])))
+    return ",".join(parts)
+
+
+def at(obj: Any, path: str) -> Any:
+    """The value at a dotted path, or None."""
+    for step in path.split("."):
+        obj = obj.get(step) if isinstance(obj, dict) else None
+    return obj
+
+
+def _label_test(part: str) -> Predicate:
+    if found := _SET.fullmatch(part) or _EQUAL.fullmatch(part):
+        key, wanted = found["key"], found["op"] in ("in", "=", "==")
+        values = {value.strip() for value in found["values"].split(",")}
+        return lambda obj: ((obj["metadata"].get("labels") or {}).get(key) in values) is wanted
+    if found := _EXISTS.fullmatch(part):
+        key, wanted = found["key"], not found["no"]
+        return lambda obj: (key in (obj["metadata"].get("labels") or {})) is wanted
+    raise bad_request(f"unable to parse the label selector requirement {part!r}")
+
+
+def _field_test(part: str, known: Collection[str]) -> Predicate:
+    found = _FIELD.fullmatch(part)
+    if not found:
+        raise bad_request(f"unable to parse the field selector requirement {part!r}")
+    path, wanted, value = found["key"], found["op"] != "!=", found["value"]
+    if path not in known:
+        raise bad_request(f"field label not supported: {path}; expected one of {', '.join(sorted(known))}")
+    return lambda obj: (_text(at(obj, path)) == value) is wanted
+
+
+def _text(value: Any) -> str:
+    """Absent is the empty string and False is absent, as in the real server's field sets."""
+    return str(value).lower() if isinstance(value, bool) else str(value or "")

@@ -1,0 +1,178 @@
+"""The objects in memory: one revision counter, one shelf per kind, a bounded history for watches.
+
+Rules:
+1. A stored object is never changed in place and never handed out for writing: `Entry.fresh()` gives a copy.
+2. Every change has one revision of the one counter; a watch resumes from any revision that the history reaches.
+3. The history holds serialized objects only, so that 2,000 events of a kind cost megabytes, not tens of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from localcluster.apiserver.kinds import SERVED, Served
+from localcluster.apiserver.refusal import Refusal, not_found
+
+Object = dict[str, Any]
+
+HISTORY_EVENTS = 2_000
+
+
+class Ref(NamedTuple):
+    """Where an object lives; the namespace is empty for cluster-scoped kinds."""
+
+    served: Served
+    namespace: str
+    name: str
+
+
+class Entry:
+    """An object, for reading only, and its JSON."""
+
+    __slots__ = ("data", "obj")
+
+    def __init__(self, obj: Object) -> None:
+        self.obj = obj
+        self.data = encode(obj)
+
+    def fresh(self) -> Object:
+        """A copy that may be changed."""
+        copy: Object = json.loads(self.data)
+        return copy
+
+
+class Change(NamedTuple):
+    """One event of the history; `before` is None for ADDED."""
+
+    revision: int
+    type: str
+    namespace: str
+    after: bytes
+    before: bytes | None
+
+
+@dataclass(slots=True)
+class _Shelf:
+    namespaces: defaultdict[str, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
+    history: deque[Change] = field(default_factory=lambda: deque(maxlen=HISTORY_EVENTS))
+    forgotten_revision: int = 0
+    listeners: set[Callable[[], None]] = field(default_factory=set)
+
+
+def encode(obj: Any) -> bytes:
+    """Compact JSON."""
+    return json.dumps(obj, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class Store:
+    """All objects. Everything here is synchronous, so every method is atomic."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self._shelves = {served: _Shelf() for served in SERVED}
+        self._dependents: defaultdict[str, set[Ref]] = defaultdict(set)
+        self._by_uid: dict[str, Ref] = {}
+
+    def find(self, ref: Ref) -> Entry | None:
+        return self._shelves[ref.served].namespaces.get(ref.namespace, {}).get(ref.name)
+
+    def get(self, ref: Ref) -> Entry:
+        """The object. Refuses with 404."""
+        if entry := self.find(ref):
+            return entry
+        raise not_found(ref.served.resource, ref.name)
+
+    def scan(self, served: Served, namespace: str = "") -> Iterator[tuple[Ref, Entry]]:
+        """Objects in the order of etcd; an empty namespace means all of them."""
+        shelf = self._shelves[served].namespaces
+        for space in [namespace] if namespace else sorted(shelf):
+            objects = shelf.get(space, {})
+            for name in sorted(objects):
+                yield Ref(served, space, name), objects[name]
+
+    def put(self, ref: Ref, obj: Object) -> Entry:
+        """Store a new version; the store owns `obj` from here on."""
+        old = self.find(ref)
+        entry = self._next(obj)
+        self._shelves[ref.served].namespaces[ref.namespace][ref.name] = entry
+        self._index(ref, old, entry)
+        self._publish(ref, "MODIFIED" if old else "ADDED", entry, old)
+        return entry
+
+    def remove(self, ref: Ref) -> Entry:
+        """Take the object away; the last event shows it with the revision of its removal."""
+        old = self.get(ref)
+        entry = self._next(old.fresh())
+        del self._shelves[ref.served].namespaces[ref.namespace][ref.name]
+        self._index(ref, old, None)
+        self._publish(ref, "DELETED", entry, old)
+        return entry
+
+    def changes_since(self, served: Served, revision: int) -> list[Change]:
+        """What happened to a kind after `revision`. Refuses with 410 what the history does not hold.
+
+        A revision from the future is one of an earlier server's: also 410, so that the client lists again.
+        """
+        shelf = self._shelves[served]
+        if not shelf.forgotten_revision <= revision <= self.revision:
+            known = f"{shelf.forgotten_revision} to {self.revision}"
+            raise Refusal(410, "Expired", f"too old resource version: {revision} (known: {known})")
+        changes: list[Change] = []
+        for change in reversed(shelf.history):
+            if change.revision <= revision:
+                break
+            changes.append(change)
+        return changes[::-1]
+
+    def listeners(self, served: Served) -> set[Callable[[], None]]:
+        """Called after every change of the kind; add and discard freely."""
+        return self._shelves[served].listeners
+
+    def count(self, served: Served) -> int:
+        return sum(map(len, self._shelves[served].namespaces.values()))
+
+    def dependents(self, uid: str) -> list[Ref]:
+        """Objects with an ownerReference to `uid`."""
+        return list(self._dependents.get(uid, ()))
+
+    def by_uid(self, uid: str) -> Ref | None:
+        return self._by_uid.get(uid)
+
+    def in_namespace(self, namespace: str) -> list[Ref]:
+        """Everything that a namespace holds."""
+        rows = ((served, shelf.namespaces.get(namespace, {})) for served, shelf in self._shelves.items())
+        return [Ref(served, namespace, name) for served, names in rows if namespace for name in names]
+
+    def _next(self, obj: Object) -> Entry:
+        self.revision += 1
+        obj["metadata"]["resourceVersion"] = str(self.revision)
+        return Entry(obj)
+
+    def _index(self, ref: Ref, old: Entry | None, new: Entry | None) -> None:
+        for uid in _owner_uids(old):
+            self._dependents[uid].discard(ref)
+            if not self._dependents[uid]:
+                del self._dependents[uid]
+        for uid in _owner_uids(new):
+            self._dependents[uid].add(ref)
+        if old:
+            self._by_uid.pop(old.obj["metadata"]["uid"], None)
+        if new:
+            self._by_uid[new.obj["metadata"]["uid"]] = ref
+
+    def _publish(self, ref: Ref, kind: str, after: Entry, before: Entry | None) -> None:
+        shelf = self._shelves[ref.served]
+        if len(shelf.history) == HISTORY_EVENTS:
+            shelf.forgotten_revision = shelf.history[0].revision
+        data = before.data if before else None
+        shelf.history.append(Change(self.revision, kind, ref.namespace, after.data, data))
+        for callback in shelf.listeners:
+            callback()
+
+
+def _owner_uids(entry: Entry | None) -> set[str]:
+    return {owner["uid"] for owner in entry.obj["metadata"].get("ownerReferences") or []} if entry else set()

@@ -1,0 +1,61 @@
+"""The views of an object that are not the object: `/scale` and `/binding`. Pure.
+
+Rule: a subresource writes its own field and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from localcluster.apiserver.kinds import Served
+from localcluster.apiserver.refusal import bad_request, conflict, invalid
+from localcluster.apiserver.selectors import at, selector_text
+
+Object = dict[str, Any]
+
+
+def scale_of(served: Served, obj: Object) -> Object:
+    """The autoscaling/v1 Scale of a workload."""
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    selector = at(obj, served.scale_selector) or ""
+    text = selector_text(selector) if isinstance(selector, dict) else selector
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: obj["metadata"][key] for key in kept if key in obj["metadata"]},
+        "spec": {"replicas": at(obj, "spec.replicas") or 0},
+        "status": {"replicas": at(obj, "status.replicas") or 0, "selector": text},
+    }
+
+
+def with_scale(obj: Object, scale: Any) -> Object:
+    """The workload with the replicas and, for locking, the version and uid of a Scale."""
+    name, meta = obj["metadata"]["name"], at(scale, "metadata")
+    replicas = 0 if at(scale, "spec.replicas") is None else at(scale, "spec.replicas")
+    if type(replicas) is not int or replicas < 0:
+        why = f"Invalid value: {replicas!r}: must be an integer greater than or equal to 0"
+        raise invalid("Scale.autoscaling", name, "spec.replicas", why)
+    if not isinstance(meta, dict) or meta.get("name", name) != name:
+        raise bad_request(f"metadata.name of the Scale must be {name}")
+    obj["metadata"] |= {key: meta[key] for key in ("resourceVersion", "uid") if meta.get(key)}
+    obj["spec"]["replicas"] = replicas
+    return obj
+
+
+def with_binding(pod: Object, binding: Any, now: str) -> Object:
+    """The pod on the node that a Binding names."""
+    meta, node = pod["metadata"], at(binding, "target.name")
+    if not isinstance(node, str) or not node or at(binding, "target.kind") not in (None, "", "Node"):
+        raise bad_request("a Binding needs target.kind Node and target.name")
+    if meta.get("deletionTimestamp"):
+        raise conflict("pods", meta["name"], f"pod {meta['name']} is being deleted, cannot be assigned to a host")
+    if taken := pod["spec"].get("nodeName"):
+        raise conflict("pods", meta["name"], f'pod {meta["name"]} is already assigned to node "{taken}"')
+    meta["uid"] = at(binding, "metadata.uid") or meta["uid"]
+    if annotations := at(binding, "metadata.annotations"):
+        meta["annotations"] = (meta.get("annotations") or {}) | annotations
+    pod["spec"]["nodeName"] = node
+    others = [item for item in at(pod, "status.conditions") or [] if item.get("type") != "PodScheduled"]
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    pod["status"]["conditions"] = [*others, scheduled]
+    return pod

@@ -1,0 +1,198 @@
+"""What the demo applies: the objects that a user of a real cluster would write.
+
+Rules:
+1. Pure: a `Shape` in, Kubernetes objects out.
+2. A TP group is a leader and a rank, one GPU each; each role has one PodGroup, named in its pod template.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubeapi import kinds, names
+from kubeapi.kinds import Kind
+from serving.options import DEFAULT_MODEL, DEFAULT_PROFILE
+
+NAMESPACE = "roleratio-demo"
+SERVICE = "demo"
+MODEL = DEFAULT_MODEL
+HTTP_PORT = 8000
+RANK_PORT = 8001
+RANK_READY_PORT = 8002
+PODS_PER_GROUP = 2
+GPUS_PER_POD = 1
+GPUS_PER_GROUP = PODS_PER_GROUP * GPUS_PER_POD
+DECODE_MAX_NUM_SEQS = 16
+DRAIN_LIMIT_S = 120
+IMAGE = "roleratio/serving:local"
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What differs between two demos. The cold start is spent by pulling the image, then by loading weights."""
+
+    prefill_groups: int = 1
+    decode_groups: int = 1
+    cold_start_s: float = 8.0
+
+    @property
+    def pull_s(self) -> float:
+        """The part of the cold start that pulls the image."""
+        return round(self.cold_start_s * 0.375, 3)
+
+    @property
+    def load_s(self) -> float:
+        """The rest: loading weights."""
+        return round(self.cold_start_s - self.pull_s, 3)
+
+
+def objects(shape: Shape) -> list[tuple[Kind, Object]]:
+    """Everything to create, in order."""
+    return [
+        (kinds.NAMESPACE, {"metadata": {"name": NAMESPACE}}),
+        (kinds.PODGROUP, _pod_group(names.ROLE_PREFILL)),
+        (kinds.PODGROUP, _pod_group(names.ROLE_DECODE)),
+        (kinds.LWS, _leader_worker_set(names.ROLE_PREFILL, shape.prefill_groups, shape)),
+        (kinds.LWS, _leader_worker_set(names.ROLE_DECODE, shape.decode_groups, shape)),
+        (kinds.SERVICE, _service()),
+        (kinds.DEPLOYMENT, _router()),
+    ]
+
+
+def settings(shape: Shape, gpu_budget: int) -> Object:
+    """The RoleRatioAutoscaler of the demo."""
+    role = {
+        "minGroups": 1,
+        "maxGroups": 8,
+        "scaleDownStabilizationS": 20,
+        "coldStartS": max(1.0, shape.cold_start_s),
+    }
+    return {
+        "apiVersion": kinds.RRA.api_version,
+        "kind": kinds.RRA.kind,
+        "metadata": {"name": SERVICE, "namespace": NAMESPACE},
+        "spec": {
+            "service": SERVICE,
+            "profile": DEFAULT_PROFILE,
+            "slo": {
+                "ttft": {"percentile": 95, "targetMs": 2000},
+                "itl": {"percentile": 95, "targetMs": 60},
+            },
+            "gpuBudget": gpu_budget,
+            "prefill": role,
+            "decode": role | {"maxNumSeqs": DECODE_MAX_NUM_SEQS},
+            "metrics": {"windowS": 10, "scrapeTimeoutS": 1},
+            "syncPeriodS": 2,
+        },
+    }
+
+
+def _labels(role: str) -> dict[str, str]:
+    return {names.LABEL_SERVICE: SERVICE, names.LABEL_ROLE: role}
+
+
+def _pod_group(role: str) -> Object:
+    return {
+        "metadata": {
+            "name": role,
+            "namespace": NAMESPACE,
+            "labels": _labels(role),
+            "annotations": {
+                names.ANNOTATION_PODS_PER_GROUP: str(PODS_PER_GROUP),
+                names.ANNOTATION_GPUS_PER_POD: str(GPUS_PER_POD),
+            },
+        },
+        "spec": {"schedulingPolicy": {"gang": {"minCount": PODS_PER_GROUP}}},
+    }
+
+
+def _leader_worker_set(role: str, groups: int, shape: Shape) -> Object:
+    return {
+        "metadata": {"name": role, "namespace": NAMESPACE, "labels": _labels(role)},
+        "spec": {
+            "replicas": groups,
+            "leaderWorkerTemplate": {
+                "size": PODS_PER_GROUP,
+                "restartPolicy": "RecreateGroupOnPodRestart",
+                "leaderTemplate": _worker_template(role, shape, _http_probe()),
+                "workerTemplate": _worker_template(role, shape, {"tcpSocket": {"port": RANK_READY_PORT}}),
+            },
+        },
+    }
+
+
+def _worker_template(role: str, shape: Shape, probe: Object) -> Object:
+    arguments = ["serve", role, "--service", f"{NAMESPACE}/{SERVICE}", "--model", MODEL]
+    arguments += ["--load-s", f"{shape.load_s:g}"]
+    if role == names.ROLE_DECODE:
+        arguments += ["--max-num-seqs", str(DECODE_MAX_NUM_SEQS)]
+    container = _container("worker", arguments, probe) | {"resources": {"limits": {names.GPU: str(GPUS_PER_POD)}}}
+    return {
+        "metadata": {
+            "labels": _labels(role),
+            "annotations": {names.ANNOTATION_IMAGE_PULL_S: f"{shape.pull_s:g}"},
+        },
+        "spec": {
+            "schedulerName": names.SCHEDULER_NAME,
+            "schedulingGroup": {"podGroupName": role},
+            "terminationGracePeriodSeconds": DRAIN_LIMIT_S,
+            "containers": [container],
+        },
+    }
+
+
+def _service() -> Object:
+    return {
+        "metadata": {"name": "router", "namespace": NAMESPACE, "labels": _labels(names.ROLE_ROUTER)},
+        "spec": {
+            "selector": _labels(names.ROLE_ROUTER),
+            "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": HTTP_PORT}],
+        },
+    }
+
+
+def _router() -> Object:
+    arguments = ["serve", "router", "--service", f"{NAMESPACE}/{SERVICE}", "--model", MODEL]
+    labels = _labels(names.ROLE_ROUTER)
+    return {
+        "metadata": {"name": "router", "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "terminationGracePeriodSeconds": DRAIN_LIMIT_S,
+                    "containers": [_container("router", arguments, _http_probe())],
+                },
+            },
+        },
+    }
+
+
+def _container(name: str, arguments: list[str], probe: Object) -> Object:
+    return {
+        "name": name,
+        "image": IMAGE,
+        "command": ["python", "-m", "roleratio"],
+        "args": arguments,
+        "ports": [{"name": "http", "containerPort": HTTP_PORT}, {"name": "rank", "containerPort": RANK_PORT}],
+        "env": [
+            _field("POD_NAME", "metadata.name"),
+            _field("POD_NAMESPACE", "metadata.namespace"),
+            _field("POD_UID", "metadata.uid"),
+            _field("POD_IP", "status.podIP"),
+        ],
+        "readinessProbe": probe | {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 3},
+    }
+
+
+def _http_probe() -> Object:
+    return {"httpGet": {"path": "/ready", "port": HTTP_PORT}}
+
+
+def _field(name: str, path: str) -> Object:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}

@@ -1,0 +1,212 @@
+"""One demo from start to report, as numbered steps.
+
+Rules:
+1. Every wait is bounded, and ends at once when a child ends.
+2. The load's clock starts at its first moment; fleet changes are told in its seconds.
+3. Whatever happens, every child is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import aiohttp
+import yaml
+
+from kubeapi.client import KubeClient
+from kubeapi.config import load_config
+from kubeapi.errors import ApiError
+from roleratio import load
+from roleratio.demo import manifests, output
+from roleratio.demo.children import Children, DemoError
+from roleratio.demo.fleet import FleetWatch
+from roleratio.demo.plan import GPU_BUDGET, GPUS_PER_NODE, NODES, Plan
+from roleratio.demo.screen import Screen
+from roleratio.demo.status import Status, free_ports
+from roleratio.load import LoadRun
+from roleratio.records import SloTargets
+from roleratio.report.numbers import ROLES
+
+CLUSTER_LIMIT_S = 20.0
+READY_LIMIT_S = 60.0
+FINISH_LIMIT_S = 120.0
+SETTLE_LIMIT_S = 60.0
+
+
+def run_demo(plan: Plan) -> int:
+    """Run a demo; the exit code."""
+    try:
+        return asyncio.run(_until_stopped(plan))
+    except DemoError as error:
+        print(f"roleratio demo: {error}", file=sys.stderr)
+        return 1
+
+
+async def _until_stopped(plan: Plan) -> int:
+    """SIGTERM is a cancellation, as Ctrl-C is, so that the children are stopped the same way."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await _Demo(plan).run()
+    except ApiError as error:
+        raise DemoError(f"the cluster refused: {error.message}") from error
+
+
+class _Demo:
+    """The state of one run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._begun = time.monotonic()
+        self._kubeconfig = plan.kubeconfig_out or plan.report / "kubeconfig"
+        self._load = LoadRun()
+        self._status = Status()
+        self._settings = manifests.settings(plan.shape, GPU_BUDGET)
+        slo = self._settings["spec"]["slo"]
+        self._slo = SloTargets(slo["ttft"]["targetMs"], slo["itl"]["targetMs"])
+        self._first_request_s: float | None = None
+        self._window_s = 0.0
+        self._fleet: FleetWatch | None = None
+
+    async def run(self) -> int:
+        """All steps; the exit code."""
+        plan = self._plan
+        output.clear(plan.report)
+        (plan.report / output.SETTINGS).write_text(yaml.safe_dump(self._settings, sort_keys=False), encoding="utf-8")
+        if plan.arrivals_left_out:
+            self._say(f"{plan.arrivals_left_out} requests are longer than the model's context and are left out")
+        async with Children(plan.report / "logs") as children:
+            await self._serve(children)
+            self._say("stopping")
+        assert self._fleet is not None
+        summary = output.write(
+            plan, self._load, self._fleet.log, self._slo, window_s=self._window_s, first_request_s=self._first_request_s
+        )
+        print(output.closing_lines(plan, summary), flush=True)
+        return 0
+
+    async def _serve(self, children: Children) -> None:
+        # 1. A cluster.
+        self._kubeconfig.unlink(missing_ok=True)
+        await self._start_cluster(children)
+        await children.guard(_wait(CLUSTER_LIMIT_S, "the local cluster", self._has_kubeconfig))
+        self._say(f"cluster ready: {NODES} nodes with {GPUS_PER_NODE} GPUs each; kubeconfig {self._kubeconfig}")
+        config = load_config(self._kubeconfig)
+        async with KubeClient(config, field_manager="roleratio-demo") as client:
+            # 2. Who places and scales.
+            await self._start_controllers(children)
+            # 3. The service.
+            for kind, body in manifests.objects(self._plan.shape):
+                await client.create(kind, body, manifests.NAMESPACE if kind.namespaced else None)
+            self._fleet = FleetWatch(client, manifests.NAMESPACE, manifests.SERVICE)
+            watching = asyncio.create_task(self._fleet.run())
+            try:
+                await children.guard(self._drive(self._fleet))
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _drive(self, fleet: FleetWatch) -> None:
+        # 4. The first request: held by the router until both roles are ready.
+        await fleet.synced()
+        await _wait(READY_LIMIT_S, "the router", lambda: fleet.router_url(manifests.HTTP_PORT) is not None)
+        url = fleet.router_url(manifests.HTTP_PORT)
+        assert url is not None
+        await _first_request(url)
+        self._first_request_s = time.monotonic() - self._begun
+        self._say(f"first request served after {self._first_request_s:.1f} s")
+        # 5. The load, watched.
+        screen = Screen(self._plan, self._load, fleet, self._status, self._slo)
+        watching = [asyncio.create_task(screen.run()), asyncio.create_task(self._status.run())]
+        try:
+            await load.run(
+                self._plan.arrivals,
+                url,
+                manifests.MODEL,
+                seed=self._plan.seed,
+                finish_s=FINISH_LIMIT_S,
+                load=self._load,
+            )
+            self._window_s = self._load.now_s()
+            # 6. The fleet shrinks.
+            if self._plan.autoscaled:
+                await _settle(fleet)
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    async def _start_cluster(self, children: Children) -> None:
+        await children.start(
+            "localcluster",
+            "localcluster",
+            "--state-dir",
+            str(self._plan.report / "cluster"),
+            "--kubeconfig-out",
+            str(self._kubeconfig),
+            "--nodes",
+            str(NODES),
+            "--gpus-per-node",
+            str(GPUS_PER_NODE),
+            stop_s=15.0,
+        )
+
+    async def _start_controllers(self, children: Children) -> None:
+        scheduler_port, controller_port = free_ports(2)
+        kubeconfig = ("--kubeconfig", str(self._kubeconfig))
+        await children.start("scheduler", "scheduler", *kubeconfig, "--port", str(scheduler_port))
+        self._status.scheduler = f"http://127.0.0.1:{scheduler_port}"
+        if not self._plan.autoscaled:
+            return
+        settings = ("--settings", str(self._plan.report / output.SETTINGS))
+        journal = ("--journal", str(self._plan.report / output.JOURNAL))
+        port = ("--port", str(controller_port))
+        await children.start("controller", "controller", *settings, *kubeconfig, *journal, *port)
+        self._status.controller = f"http://127.0.0.1:{controller_port}"
+
+    def _has_kubeconfig(self) -> bool:
+        return self._kubeconfig.is_file() and self._kubeconfig.stat().st_size > 0
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", flush=True)
+
+
+async def _first_request(url: str) -> None:
+    """One token, through both roles."""
+    body = {"model": manifests.MODEL, "prompt": "hello", "max_tokens": 1}
+    timeout = aiohttp.ClientTimeout(total=READY_LIMIT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(url + "/v1/completions", json=body) as response,
+        ):
+            text = await response.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise DemoError(f"the first request was not served: {error or type(error).__name__}") from error
+    if response.status != 200:
+        raise DemoError(f"the first request was not served: HTTP {response.status}: {text}")
+
+
+async def _settle(fleet: FleetWatch) -> None:
+    """Wait until both roles are at one group, or for so long as is sensible."""
+
+    def small() -> bool:
+        latest = [fleet.log.latest(role) for role in ROLES]
+        return all(sample is not None and sample.held <= 1 for sample in latest)
+
+    with suppress(DemoError):
+        await _wait(SETTLE_LIMIT_S, "the fleet", small)
+
+
+async def _wait(limit_s: float, name: str, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise DemoError(f"{name} was not ready within {limit_s:g} s; see the logs in the report folder")
+        await asyncio.sleep(0.05)

@@ -1,0 +1,168 @@
+"""Kubernetes objects to a Fleet: counts by identity, unknown never zero, every problem named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from autoscaler.adapters.act import patch_for
+from autoscaler.adapters.fleet import Seen, World, look
+from autoscaler.model import RoleFleet, Step, Writer
+from kubeapi import names
+from policies.model import Missing, Role
+from tests.autoscaler.objects import Object, at, container, group, lws, node, podgroup
+
+
+def see(
+    *,
+    workloads: list[Object] | None = None,
+    pods: list[Object] | None = None,
+    podgroups: list[Object] | None = None,
+    nodes: list[Object] | None = None,
+) -> Seen:
+    world = World(
+        [lws("prefill"), lws("decode")] if workloads is None else workloads,
+        pods or [],
+        [podgroup("prefill", 2), podgroup("decode", 2)] if podgroups is None else podgroups,
+        [node("n1", 8), node("n2", 8)] if nodes is None else nodes,
+    )
+    return look(world, "ns", "demo", 200.0)
+
+
+def role(seen: Seen, name: Role = Role.PREFILL) -> RoleFleet:
+    fleet = seen.fleet[name]
+    assert isinstance(fleet, RoleFleet)
+    return fleet
+
+
+def test_groups_are_counted_by_their_pods() -> None:
+    half = group("prefill", 1)
+    half[1]["status"]["conditions"][0]["status"] = "False"
+    leaving = group("prefill", 2, deletionTimestamp=at(190))
+    fleet = role(see(pods=[*group("prefill", 0), *half, *leaving]))
+    assert (fleet.ready, fleet.present) == (1, 3)
+    assert fleet.leaders == ("prefill-0", "prefill-1", "prefill-2")
+
+
+def test_a_cold_start_lasts_until_the_last_rank_is_ready() -> None:
+    assert role(see(pods=group("prefill", 0))).ready_after_s == (9.0,)
+
+
+def test_only_ready_leaders_and_routers_have_metrics() -> None:
+    loading = group("decode", 0, ready=False)
+    seen = see(pods=[*group("prefill", 0), *loading])
+    assert [(target.pod, target.role, target.url) for target in seen.targets] == [
+        ("prefill-0", "prefill", "http://127.0.0.1:8000/metrics")
+    ]
+
+
+def test_a_router_that_is_not_ready_is_a_failure() -> None:
+    router = group("router", 0, ready=False)[:1]
+    assert see(pods=router).failures == {"router-0": "the router is not ready"}
+
+
+@pytest.mark.parametrize(
+    ("workload", "expected"),
+    [
+        pytest.param(lws("prefill", gpus=2), 4, id="per pod times pods"),
+        pytest.param(lws("prefill", gpus=0), 0, id="an explicit zero"),
+        pytest.param(lws("prefill", containers=[container(None), container(4)]), 8, id="second container"),
+        pytest.param(
+            lws("prefill", containers=[{"name": "x", "resources": {"limits": {names.GPU: "1"}}}]), 2, id="limits only"
+        ),
+    ],
+)
+def test_gpu_cost(workload: Object, expected: int) -> None:
+    assert role(see(workloads=[workload, lws("decode")])).gpus_per_group == expected
+
+
+@pytest.mark.parametrize(
+    "workload", [lws("prefill", gpus=None), lws("prefill", gpus=None, resourceClaims=[{"name": "gpu"}])]
+)
+def test_unknown_cost_is_missing_and_a_problem(workload: Object) -> None:
+    seen = see(workloads=[workload, lws("decode")])
+    assert isinstance(role(seen).gpus_per_group, Missing)
+    assert any("LeaderWorkerSet prefill" in problem for problem in seen.fleet.problems)
+
+
+def test_an_unknown_role_label_is_named_with_the_valid_ones() -> None:
+    seen = see(workloads=[lws("prefill"), lws("decode"), lws("prefil", name="typo")])
+    assert seen.fleet.problems == (
+        "LeaderWorkerSet typo: label roleratio.dev/role='prefil' is not a role; use one of prefill, decode, router",
+    )
+
+
+def test_two_workloads_on_one_role_are_no_workload() -> None:
+    seen = see(workloads=[lws("prefill"), lws("prefill", name="other"), lws("decode")])
+    fleet = seen.fleet[Role.PREFILL]
+    assert isinstance(fleet, Missing)
+    assert "LeaderWorkerSet other and LeaderWorkerSet prefill both claim" in fleet.missing
+
+
+@pytest.mark.parametrize(
+    ("podgroups", "why"),
+    [
+        ([], "PodGroup prefill does not exist"),
+        (
+            [podgroup("prefill", 2, ownerReferences=[{"kind": "LeaderWorkerSet", "name": "x", "controller": True}])],
+            "belongs to LeaderWorkerSet x",
+        ),
+    ],
+)
+def test_minimums_that_are_not_ours(podgroups: list[Object], why: str) -> None:
+    minimum = role(see(podgroups=podgroups)).min_pods
+    assert isinstance(minimum, Missing)
+    assert why in minimum.missing
+
+
+def managed(manager: str, time_s: float, field: str = "f:replicas") -> Object:
+    return {"manager": manager, "operation": "Update", "time": at(time_s), "fieldsV1": {"f:spec": {field: {}}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([], None),
+        ([managed("kubectl", 50)], Writer("kubectl", 50.0)),
+        ([managed(names.MANAGER_CONTROLLER, 60)], None),
+        ([managed("helm", 40), managed("kubectl", 50)], Writer("kubectl", 50.0)),
+        ([managed("kubectl", 50, "f:template")], None),
+    ],
+)
+def test_who_wrote_replicas(fields: list[Object], expected: Writer | None) -> None:
+    workload = lws("prefill")
+    workload["metadata"]["managedFields"] = fields
+    assert role(see(workloads=[workload, lws("decode")])).writer == expected
+
+
+def test_fit_is_in_whole_groups_and_counts_no_cordoned_node() -> None:
+    nodes = [node("n1", 3), node("n2", 4), node("n3", 8, unschedulable=True)]
+    fleet = role(see(nodes=nodes, podgroups=[]))
+    assert fleet.fit == 3
+
+
+def test_other_services_and_namespaces_are_not_ours() -> None:
+    foreign: dict[str, Any] = lws("prefill", name="foreign")
+    foreign["metadata"]["namespace"] = "elsewhere"
+    assert role(see(workloads=[lws("prefill"), foreign, lws("decode")])).name == "prefill"
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (
+            Step("replicas", Role.PREFILL, 1, 3),
+            "PATCH /apis/leaderworkerset.x-k8s.io/v1/namespaces/ns/leaderworkersets/prefill/scale "
+            '[{"op":"test","path":"/spec/replicas","value":1},{"op":"replace","path":"/spec/replicas","value":3}]',
+        ),
+        (
+            Step("min_count", Role.PREFILL, 2, 4),
+            "PATCH /apis/scheduling.k8s.io/v1beta1/namespaces/ns/podgroups/prefill "
+            '[{"op":"test","path":"/spec/schedulingPolicy/gang/minCount","value":2},'
+            '{"op":"replace","path":"/spec/schedulingPolicy/gang/minCount","value":4}]',
+        ),
+    ],
+)
+def test_patches(step: Step, text: str) -> None:
+    assert str(patch_for(step, role(see()))) == text

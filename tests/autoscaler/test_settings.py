@@ -1,0 +1,68 @@
+"""Settings: every problem at once, one line each, with key, value and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoscaler.errors import UserError
+from autoscaler.settings import load_settings
+
+GOOD = """
+apiVersion: roleratio.dev/v1alpha1
+kind: RoleRatioAutoscaler
+metadata: {name: demo, namespace: ns}
+spec:
+  service: demo
+  profile: qwen3-32b-a100-tp2
+  gpuBudget: 16
+  slo: {ttft: {percentile: 95, targetMs: 2000}, itl: {targetMs: 60}}
+  decode: {maxGroups: 6, maxNumSeqs: 16}
+"""
+
+
+def load(tmp_path: Path, text: str) -> object:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_settings(path)
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    settings = load_settings(path)
+    assert settings.spec.decode.max_groups == 6
+    assert settings.spec.slo.itl.percentile == 95
+
+
+def test_three_mistakes_are_three_lines(tmp_path: Path) -> None:
+    text = GOOD.replace("gpuBudget: 16", "gpuBudget: 0").replace("targetMs: 60", "targetMS: 60").replace("6,", "0,")
+    with pytest.raises(UserError) as raised:
+        load(tmp_path, text)
+    lines = "\n".join(raised.value.problems)
+    assert "spec.gpuBudget: 0: " in lines
+    assert "spec.slo.itl.targetMS: unknown key" in lines
+    assert "spec.decode.maxGroups: 0: " in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "expected a RoleRatioAutoscaler object"),
+        ("a: [", "not YAML"),
+        (GOOD.replace("kind: RoleRatioAutoscaler", "kind: Deployment"), "kind: 'Deployment'"),
+        (GOOD.replace("  gpuBudget: 16\n", ""), "spec.gpuBudget: required"),
+        (GOOD + "  ratioBand: {min: 3, max: 1}\n", "min 3 is above max 1"),
+        (GOOD + "  syncPeriodS: 1\n", "scrapeTimeoutS 2 is not below syncPeriodS 1"),
+        (GOOD + "  metrics: {prometheusUrl: prom}\n", "spec.metrics.prometheusUrl: 'prom'"),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(UserError, match=part.replace("[", r"\[")):
+        load(tmp_path, text)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
+        load_settings(tmp_path / "none.yaml")

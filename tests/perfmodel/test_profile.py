@@ -1,0 +1,246 @@
+"""The profile file: what is read, what is refused, and what lies between its knots."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import math
+from csv import DictReader
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfmodel.convert import Card, as_text, convert
+from perfmodel.profile import (
+    DEFAULT_PROFILE,
+    Profile,
+    ProfileError,
+    load_profile,
+    parse_profile,
+    shipped_profiles,
+)
+from tests.shared_data import ROOT, shared
+
+SHIPPED = ROOT / "perfmodel" / "profiles" / f"{DEFAULT_PROFILE}.json"
+
+SMALL: dict[str, Any] = {
+    "format": "roleratio.dev/profile/v1",
+    "provenance": {
+        "source": "by hand",
+        "licence": "Apache-2.0",
+        "model": "m",
+        "gpu": "g",
+        "backend": "b",
+        "backend_version": "1",
+    },
+    "tp": 2,
+    "gpus": 2,
+    "kv_bytes_per_token": 1_000_000,
+    "kv_capacity_tokens": 10_000,
+    "max_model_len": 1000,
+    "max_num_seqs": 8,
+    "prefill_chunk_tokens": 100,
+    "transfer_gb_per_s": 10,
+    "prefill_ms": {"new_tokens": [10, 1000], "cached_tokens": [0, 100], "ms": [[10, 20], [100, 200]]},
+    "decode_ms": {"batch": [1, 8], "context_tokens": [0, 1000], "ms": [[10, 20], [24, 48]]},
+}
+
+
+def small(**changes: Any) -> Profile:
+    return parse_profile(copy.deepcopy(SMALL) | changes, "small")
+
+
+@pytest.mark.parametrize(
+    ("new", "cached", "ms"),
+    [
+        (10, 0, 10.0),
+        (1000, 100, 200.0),
+        (505, 0, 55.0),
+        (505, 50, 82.5),
+        (1, 0, 10.0),  # below the first knot a step costs what it costs there
+        (0, 0, 0.0),  # no step at all
+        (10, 300, 40.0),  # attention over the cache goes on linearly
+    ],
+)
+def test_prefill_between_and_beyond_the_knots(new: float, cached: float, ms: float) -> None:
+    assert small().prefill_ms(new, cached) == pytest.approx(ms)
+
+
+@pytest.mark.parametrize(("batch", "context", "ms"), [(1, 0, 10), (8, 1000, 48), (4.5, 500, 25.5), (0, 500, 0)])
+def test_decode_between_the_knots(batch: float, context: float, ms: float) -> None:
+    assert small().decode_ms(batch, context) == pytest.approx(ms)
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda p: p.prefill_ms(1001), "new_tokens = 1001: outside of the profile, which covers 0 to 1000"),
+        (lambda p: p.decode_ms(9, 10), "batch = 9: outside of the profile, which covers 0 to 8"),
+        (lambda p: p.decode_ms(2, 1200), "context_tokens = 1200: outside of the profile, which covers 0 to 1000"),
+        (lambda p: p.decode_ms(-1, 10), "batch = -1: outside of the profile, which covers 0 to 8"),
+        (lambda p: p.prefill_ms(math.nan), "new_tokens = nan: outside of the profile, which covers 0 to 1000"),
+    ],
+)
+def test_outside_of_its_support_it_says_so(call: Any, line: str) -> None:
+    with pytest.raises(ProfileError, match="outside") as caught:
+        call(small())
+    assert str(caught.value) == line
+
+
+def test_transfer_is_bytes_over_bandwidth() -> None:
+    assert small().transfer_ms(100) == pytest.approx(100 * 1e6 / 10e9 * 1e3)
+
+
+@pytest.mark.parametrize(
+    ("context", "itl_ms", "batch"),
+    [(0, 9.9, 0), (0, 10, 1), (0, 16, 4), (0, 1000, 8), (1000, 20, 1), (2500, 1000, None), (1000, 1000, 8)],
+)
+def test_the_largest_batch_that_meets_the_itl(context: float, itl_ms: float, batch: int | None) -> None:
+    if batch is None:
+        with pytest.raises(ProfileError):
+            small().max_decode_batch(context, itl_ms)
+    else:
+        assert small().max_decode_batch(context, itl_ms) == batch
+
+
+def test_the_batch_is_bounded_by_the_kv_cache() -> None:
+    assert small(kv_capacity_tokens=2500).max_decode_batch(1000, 1000) == 2
+    assert small(kv_capacity_tokens=500).max_decode_batch(1000, 1000) == 0
+
+
+@given(st.floats(0, 131072), st.floats(0, 131072), st.floats(0, 200_000))
+def test_shipped_prefill_is_monotone(a: float, b: float, cached: float) -> None:
+    profile = load_profile()
+    low, high = sorted((a, b))
+    assert profile.prefill_ms(low, cached) <= profile.prefill_ms(high, cached) + 1e-9
+    assert profile.prefill_ms(low, min(cached, a)) <= profile.prefill_ms(low, max(cached, a)) + 1e-9
+
+
+@given(st.integers(0, 256), st.integers(0, 256), st.floats(0, 131072), st.floats(0, 131072))
+def test_shipped_decode_is_monotone(a: int, b: int, x: float, y: float) -> None:
+    profile = load_profile()
+    assert profile.decode_ms(min(a, b), min(x, y)) <= profile.decode_ms(max(a, b), max(x, y)) + 1e-9
+
+
+@given(st.floats(1, 100_000), st.floats(1, 300))
+def test_the_largest_batch_is_the_largest(context: float, itl_ms: float) -> None:
+    profile = load_profile()
+    batch = profile.max_decode_batch(context, itl_ms)
+    assert batch == 0 or (
+        profile.decode_ms(batch, context) <= itl_ms and batch * context <= profile.kv_capacity_tokens
+    )
+    more = batch + 1
+    assert (
+        more > profile.max_num_seqs
+        or more * context > profile.kv_capacity_tokens
+        or profile.decode_ms(more, context) > itl_ms
+    )
+
+
+def test_shipped_profile_is_small_and_says_where_it_is_from() -> None:
+    assert shipped_profiles() == (DEFAULT_PROFILE,)
+    assert SHIPPED.stat().st_size < 20_000
+    profile = load_profile()
+    assert (profile.provenance.model, profile.provenance.licence) == ("Qwen/Qwen3-32B", "Apache-2.0")
+    assert (profile.tp, profile.gpus, profile.kv_capacity_tokens) == (2, 2, 307_840)
+
+
+MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
+    ({"format": "v0"}, ["format = 'v0': expected 'roleratio.dev/profile/v1'"]),
+    ({"tp": 0}, ["tp = 0: expected a whole number above 0"]),
+    ({"gpus": True, "max_num_seqs": 2.5}, ["max_num_seqs = 2.5", "gpus = True"]),
+    ({"transfer_gb_per_s": float("nan")}, ["transfer_gb_per_s = nan: expected a number above 0"]),
+    ({"provenance": {"source": "x"}}, ["provenance = {'source': 'x'}: expected texts for source, licence"]),
+    ({"prefill_ms": 3}, ["prefill_ms = 3: expected an object with new_tokens, cached_tokens and ms"]),
+    ({"max_model_len": 2000}, ["prefill_ms.new_tokens = 1000.0: expected knots up to 2000", "max_model_len = 2000"]),
+    (
+        {"decode_ms": SMALL["decode_ms"] | {"batch": [8, 1]}},
+        ["decode_ms.batch = [8, 1]: expected at least two numbers, rising", "decode_ms.ms = '...': expected 0 rows"],
+    ),
+    (
+        {"decode_ms": SMALL["decode_ms"] | {"ms": [[10, 20], [9, 48]]}},
+        ["decode_ms.ms[1][0] = 9: expected no less than its lower neighbours"],
+    ),
+    (
+        {"decode_ms": SMALL["decode_ms"] | {"ms": [[10, None], [9, 48]]}},
+        ["decode_ms.ms = '...': expected 2 rows of 2 numbers above 0"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "lines"), MISTAKES)
+def test_each_mistake_is_one_line(changes: dict[str, Any], lines: list[str]) -> None:
+    with pytest.raises(ProfileError) as caught:
+        small(**changes)
+    assert len(caught.value.problems) == len(lines)
+    for problem, line in zip(caught.value.problems, lines, strict=True):
+        assert problem.startswith(line)
+        assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [(None, "cannot be read: No such file or directory"), ("{", "not JSON"), ("[]", "format = 'list': expected")],
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str | None, line: str) -> None:
+    path = tmp_path / "x.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path)
+    assert str(caught.value).startswith(f"profile {path}: {line}")
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ProfileError, match=f"'nosuch': no such profile; shipped are {DEFAULT_PROFILE}"):
+        load_profile("nosuch")
+
+
+def test_the_shipped_profile_is_what_the_converter_makes() -> None:
+    with gzip.open(shared("data/perf/aic_pd_surfaces_vllm.csv.gz"), "rt", newline="") as lines:
+        document = convert(DictReader(lines), Card())
+    assert as_text(document) == SHIPPED.read_text()
+    assert json.loads(as_text(document)) == document
+
+
+def row(phase: str, batch: int, tokens: int, ms: float, prefix: int = 0) -> dict[str, str]:
+    return {
+        "model": "Qwen/Qwen3-32B",
+        "system": "a100_sxm",
+        "backend": "vllm",
+        "backend_version": "1",
+        "tp": "2",
+        "phase": phase,
+        "batch": str(batch),
+        "tokens_per_seq": str(tokens),
+        "prefix": str(prefix),
+        "latency_ms": str(ms),
+        "mem_gb": "40",
+        "oom": "0",
+    }
+
+
+def test_the_converter_fills_gaps_and_removes_dips() -> None:
+    rows = [
+        row("prefill", 1, 100, 10),
+        row("prefill", 1, 200, 20),
+        row("prefill", 1, 100, 15, prefix=1000),
+        row("decode", 1, 100, 10),
+        row("decode", 1, 200, 13),
+        row("decode", 1, 300, 12),  # a dip
+        row("decode", 2, 100, 11),
+        row("decode", 2, 200, 14),  # and no third cell
+    ]
+    document = convert(rows, Card())
+    assert document["prefill_ms"]["ms"] == [[10, 15], [20, 30]]
+    assert document["decode_ms"]["ms"] == [[10, 12, 12], [11, 14, 17]]
+    assert document["kv_capacity_tokens"] == (72 - 40) * 2**30 * 2 // 262_144
+
+
+def test_the_converter_names_what_the_table_lacks() -> None:
+    with pytest.raises(ValueError, match="no rows for other, a100_sxm, tp 2"):
+        convert([row("decode", 1, 100, 10)], Card(model="other"))
