@@ -18,9 +18,10 @@ from contextlib import suppress
 import aiohttp
 import yaml
 
+from kubeapi import kinds
 from kubeapi.client import KubeClient
 from kubeapi.config import load_config
-from kubeapi.errors import ApiError
+from kubeapi.errors import AlreadyExists, ApiError
 from roleratio import load
 from roleratio.demo import manifests, output
 from roleratio.demo.children import Children, DemoError
@@ -102,8 +103,7 @@ class _Demo:
             # 2. Who places and scales.
             await self._start_controllers(children)
             # 3. The service.
-            for kind, body in manifests.objects(self._plan.shape):
-                await client.create(kind, body, manifests.NAMESPACE if kind.namespaced else None)
+            await _apply(client, self._plan.shape)
             self._fleet = FleetWatch(client, manifests.NAMESPACE, manifests.SERVICE)
             watching = asyncio.create_task(self._fleet.run())
             try:
@@ -175,6 +175,16 @@ class _Demo:
 
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", flush=True)
+
+
+async def _apply(client: KubeClient, shape: manifests.Shape) -> None:
+    """Create everything; a namespace that is there already will do."""
+    for kind, body in manifests.objects(shape):
+        try:
+            await client.create(kind, body, manifests.NAMESPACE if kind.namespaced else None)
+        except AlreadyExists:
+            if kind is not kinds.NAMESPACE:
+                raise
 
 
 async def _first_request(url: str) -> None:

@@ -38,7 +38,7 @@ REASONS = {
     "pod-too-large": {Reason.POD_TOO_LARGE},
 }
 ONLY_TOGETHER = {"tree-07"}  # one role's unmet minimum must also stop the other role
-APPLICABLE = 25
+APPLICABLE = 24
 
 
 def scenarios() -> list[dict[str, Any]]:

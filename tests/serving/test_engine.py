@@ -54,8 +54,8 @@ def start(engine: DecodeEngine, name: str, prompt: int, tokens: int, at_s: float
         ([("a", 512)], [("a", 6.12)]),
         # Two chunks: 512, then 88 behind 512 cached tokens.
         ([("a", 600)], [("a", 6.12 + 1.88 + 0.512)]),
-        # b is packed behind the rest of a, and c behind both.
-        ([("a", 600), ("b", 100), ("c", 50)], [("a", 9.0 + 0.512 + 1.5 - 0.5), ("b", 10.512), ("c", 10.512)]),
+        # b and c are packed behind the rest of a: 6.12, then 1 + 2.38 for 238 tokens, 0.512 for a's first chunk.
+        ([("a", 600), ("b", 100), ("c", 50)], [("a", 10.012), ("b", 10.012), ("c", 10.012)]),
         # a alone, then as much of b as fits beside nothing else.
         ([("a", 512), ("b", 512)], [("a", 6.12), ("b", 12.24)]),
     ],
