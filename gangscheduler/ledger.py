@@ -15,6 +15,7 @@ from itertools import accumulate
 from gangscheduler.model import Node, Path, PodShape, Requirement, Snapshot, Taint, Toleration
 
 CPU, MEMORY = "cpu", "memory"
+UNBOUNDED = 1 << 62
 KEEPING_AWAY = ("NoSchedule", "NoExecute")
 
 
@@ -62,13 +63,16 @@ class Ledger:
 
     def room(self, name: str, shape: PodShape) -> int:
         """How many pods of this shape the node can still take."""
-        free = self.free[name]
-        return max(0, min((free.get(resource, 0) // amount for resource, amount in shape.requests), default=0))
+        free, room = self.free[name], UNBOUNDED
+        for resource, amount in shape.requests:
+            room = min(room, free.get(resource, 0) // amount)
+            if room <= 0:
+                return 0
+        return room
 
     def fits(self, name: str, shape: PodShape) -> bool:
         """Whether the node can take one more pod of this shape."""
-        free = self.free[name]
-        return all(free.get(resource, 0) >= amount for resource, amount in shape.requests)
+        return self.room(name, shape) > 0
 
     def take(self, name: str, shape: PodShape) -> None:
         """Charge a pod of this shape to the node."""

@@ -58,23 +58,23 @@ class Scheduler:
         self._nodes = Cache(client, kinds.NODE, on_change=self._changed)
         self._pods = Cache(client, kinds.POD, on_change=self._changed)
         self._groups = Cache(client, kinds.PODGROUP, on_change=self._changed)
-        self._caches = (self._nodes, self._pods, self._groups)
-        self._assumed: dict[str, str] = {}
+        self.caches = (self._nodes, self._pods, self._groups)
+        self.assumed: dict[str, str] = {}
         self._reporter = Reporter(client, scheduler_name)
         self._said_problem = ""
 
     async def run(self) -> None:
         """Watch and decide until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for cache in self._caches:
+            for cache in self.caches:
                 tasks.create_task(cache.run())
             while True:
                 await self._woken()
-                await self._cycle()
+                await self.cycle()
 
     def problem(self) -> str:
         """Why nothing can be bound at present; empty when all is well."""
-        for cache, kind in zip(self._caches, (kinds.NODE, kinds.POD, kinds.PODGROUP), strict=True):
+        for cache, kind in zip(self.caches, (kinds.NODE, kinds.POD, kinds.PODGROUP), strict=True):
             if cache.error is not None:
                 return f"cannot watch {kind.plural}: {cache.error}"
             if not cache.synced.is_set():
@@ -92,7 +92,8 @@ class Scheduler:
             return
         await asyncio.sleep(DEBOUNCE_S)
 
-    async def _cycle(self) -> None:
+    async def cycle(self) -> None:
+        """One decision and its consequences."""
         self._wake.clear()
         # 1 watch: the caches are fresh, or nothing is decided
         if self._is_blind():
@@ -103,7 +104,7 @@ class Scheduler:
         # 3 order, 4 place: pure
         verdicts = place(snapshot)
         # 5 assume: bound from now on
-        self._assumed |= {binding.uid: binding.node for binding in verdicts.bindings}
+        self.assumed |= {binding.uid: binding.node for binding in verdicts.bindings}
         self.exporter.show(verdicts)
         self.exporter.cycle_s.observe(time.monotonic() - began_s)
         # 6 bind and report
@@ -123,14 +124,14 @@ class Scheduler:
         """The snapshot, and the raw pods by key. Assumptions that the watch has overtaken are dropped."""
         raw = list(self._pods.items.values())
         open_uids = {pod["metadata"]["uid"] for pod in raw if not pod["spec"].get("nodeName")}
-        self._assumed = {uid: node for uid, node in self._assumed.items() if uid in open_uids}
+        self.assumed = {uid: node for uid, node in self.assumed.items() if uid in open_uids}
         pods = [self._with_assumption(pod) for pod in raw]
         nodes, groups = self._nodes.items.values(), self._groups.items.values()
         snapshot = build(now_s, nodes, pods, groups, scheduler_name=self._scheduler_name)
         return snapshot, {f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": pod for pod in pods}
 
     def _with_assumption(self, pod: Object) -> Object:
-        node = self._assumed.get(pod["metadata"]["uid"])
+        node = self.assumed.get(pod["metadata"]["uid"])
         return pod if node is None else pod | {"spec": pod["spec"] | {"nodeName": node}}
 
     async def _bind(self, binding: Binding, pod: Object, now_s: float) -> None:
@@ -144,7 +145,7 @@ class Scheduler:
         try:
             await self._client.create_sub(kinds.POD, meta["name"], meta["namespace"], "binding", body)
         except ApiError as error:
-            self._assumed.pop(binding.uid, None)
+            self.assumed.pop(binding.uid, None)
             self.exporter.bindings.labels("failed").inc()
             log.warning("pod %s not bound to %s: %s", binding.pod, binding.node, error)
             return

@@ -120,7 +120,7 @@ def pod_shape(pod_spec: Object) -> PodShape:
     """The shape of a pod or pod template. Raises BadQuantity."""
     required = _get(pod_spec, "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
     return PodShape(
-        requests=tuple(sorted((pod_requests(pod_spec) | {PODS: 1}).items())),
+        requests=tuple(sorted((pod_requests(pod_spec) | {PODS: 1}).items(), key=_devices_first)),
         selector=tuple(sorted((pod_spec.get("nodeSelector") or {}).items())),
         affinity=tuple(_term(term) for term in required.get("nodeSelectorTerms") or ()),
         tolerations=tuple(_toleration(raw) for raw in pod_spec.get("tolerations") or ()),
@@ -257,6 +257,11 @@ def _toleration(raw: Object) -> Toleration:
     return Toleration(
         raw.get("key") or "", raw.get("operator") or "Equal", raw.get("value") or "", raw.get("effect") or ""
     )
+
+
+def _devices_first(item: tuple[str, int]) -> tuple[bool, str]:
+    """What is scarce is looked at first."""
+    return "/" not in item[0], item[0]
 
 
 def _term(raw: Object) -> tuple[Requirement, ...]:

@@ -95,12 +95,14 @@ class Run:
     """A whole run, as the report needs it.
 
     `window_s` is what GPU-hours are counted over: from the first moment of the load until its last request has
-    ended. It does not depend on how the fleet is scaled, so that runs of the same load can be compared.
+    ended, whether or not the fleet is scaled, so that runs of the same load can be compared. `end_s` is when the
+    run was over: the fleet may shrink after the load.
     """
 
     title: str
     fleet: str
     window_s: float
+    end_s: float
     spans: tuple[Span, ...]
     slo: SloTargets
     gpus_per_group: int

@@ -8,7 +8,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 
 from kubeapi import names
@@ -18,8 +17,6 @@ from kubeapi.config import load_config
 from kubeapi.kinds import POD
 from serving.options import HTTP_PORT
 from serving.pool import Address
-
-log = logging.getLogger(__name__)
 
 
 def addresses(pods: Iterable[Object]) -> list[Address]:
@@ -42,23 +39,28 @@ def _address(pod: Object) -> Address | None:
 
 
 class Discovery:
-    """Calls `on_change` with all workers of "namespace/name" after every change; `synced` after the first list."""
+    """Calls `on_change` with all workers of "namespace/name", first when they are known, then after every change."""
 
     def __init__(self, service: str, kubeconfig: str | None, on_change: Callable[[list[Address]], None]) -> None:
         namespace, _, name = service.partition("/")
         if not namespace or not name:
             raise ValueError(f"service = {service!r}: expected NAMESPACE/NAME")
-        self.synced = False
+        self._cache: Cache | None = None
         self._config = load_config(kubeconfig)
         self._namespace = namespace
         self._selector = f"{names.LABEL_SERVICE}={name}"
         self._on_change = on_change
 
+    @property
+    def error(self) -> str:
+        """Why the watch does not work at present; empty if it does."""
+        return str(self._cache.error) if self._cache and self._cache.error else ""
+
     async def run(self) -> None:
         """Watch until cancelled."""
         async with KubeClient(self._config, field_manager="roleratio-router") as client:
             changed = asyncio.Event()
-            cache = Cache(
+            cache = self._cache = Cache(
                 client,
                 POD,
                 self._namespace,
@@ -68,7 +70,6 @@ class Discovery:
             watch = asyncio.create_task(cache.run())
             try:
                 await cache.synced.wait()
-                self.synced = True
                 while True:
                     changed.clear()
                     self._on_change(addresses(cache.items.values()))

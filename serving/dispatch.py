@@ -67,6 +67,10 @@ class Dispatcher:
             task.cancel()
         await self._session.close()
 
+    def endpoints(self) -> list[Endpoint]:
+        """The workers that are known now."""
+        return [*self._pool.of_role(PREFILL), *self._pool.of_role(DECODE)]
+
     def take_over(self, seen: list[Address]) -> None:
         """Use these workers from now on; those who wait for one look again."""
         self._pool.replace(seen)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from aiohttp import web
@@ -35,9 +35,12 @@ from serving.http import (
 )
 from serving.metrics import page
 from serving.options import RouterOptions
-from serving.pool import Address
+from serving.pool import Address, Endpoint
 from serving.reply import ClientGone, Reply
 from serving.tokens import tokenize
+
+if TYPE_CHECKING:
+    from serving.discovery import Discovery
 
 MAX_FAILURES = 4
 RETRY_AFTER_S = 5
@@ -59,7 +62,8 @@ class Router:
         self._limit_tokens = options.max_model_len or load_profile(options.profile).max_model_len
         self._synced = False
         self._workers: Dispatcher | None = None
-        self._discovery: asyncio.Task[None] | None = None
+        self._discovery: Discovery | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._listener = Listener(self._application(), options.host, options.port)
 
     async def start(self) -> None:
@@ -69,8 +73,8 @@ class Router:
             # Only here: the Kubernetes client is heavy, and static endpoints do not need it.
             from serving.discovery import Discovery
 
-            discovery = Discovery(self.options.service, self.options.kubeconfig, self._take_over)
-            self._discovery = asyncio.create_task(discovery.run())
+            self._discovery = Discovery(self.options.service, self.options.kubeconfig, self._take_over)
+            self._watch = asyncio.create_task(self._discovery.run())
         else:
             named = enumerate(self.options.endpoints)
             self._take_over([Address(str(i), endpoint.role, endpoint.url) for i, endpoint in named])
@@ -88,10 +92,14 @@ class Router:
     async def stop(self) -> None:
         """Close everything."""
         await self._listener.stop()
-        if self._discovery is not None:
-            self._discovery.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         if self._workers is not None:
             await self._workers.close()
+
+    def endpoints(self) -> list[Endpoint]:
+        """The workers that are known now."""
+        return self._dispatcher().endpoints()
 
     def _take_over(self, seen: list[Address]) -> None:
         self._dispatcher().take_over(seen)
@@ -179,8 +187,11 @@ class Router:
         return web.Response(body=page(self.metrics.families()), headers={"Content-Type": METRICS_TYPE})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        if self.draining or not self._synced:
-            return unavailable("draining" if self.draining else "the workers are not yet known")
+        if self.draining:
+            return unavailable("this router is draining", {DRAINING_HEADER: "1"})
+        if not self._synced:
+            error = self._discovery.error if self._discovery else ""
+            return unavailable(f"the workers are not yet known: {error or 'no answer yet'}")
         return web.Response(text="ok\n")
 
     async def _health(self, request: web.Request) -> web.Response:

@@ -150,9 +150,12 @@ def _latency(name: str, seen: Latency, slo: Slo) -> str:
     label = f"{name} p{slo.percentile:g}"
     if isinstance(seen.value_ms, Missing):
         return f"  {label:<9} unknown: {seen.value_ms.missing}; SLO {slo.target_ms:g} ms"
-    verdict = "met" if seen.value_ms <= slo.target_ms else "MISSED"
+    if isinstance(seen.attained, Missing):
+        met, share = seen.value_ms <= slo.target_ms, ""
+    else:
+        met, share = seen.attained * 100 >= slo.percentile, f", {seen.attained:.1%} within it"
+    verdict = "met" if met else "MISSED"
     basis = "as the router saw it" if seen.basis == "router" else "estimated from workers"
-    share = "" if isinstance(seen.attained, Missing) else f", {seen.attained:.1%} within it"
     return f"  {label:<9} {seen.value_ms:,.0f} ms; SLO {slo.target_ms:g} ms {verdict}{share}; {basis}"
 
 

@@ -40,6 +40,7 @@ def write(
     slo: SloTargets,
     *,
     window_s: float,
+    end_s: float,
     first_request_s: float | None,
 ) -> dict[str, Any]:
     """Write both reports; what `report.json` holds."""
@@ -49,6 +50,7 @@ def write(
         title=plan.title,
         fleet=plan.fleet,
         window_s=window_s,
+        end_s=end_s,
         spans=plan.spans,
         slo=slo,
         gpus_per_group=GPUS_PER_GROUP,

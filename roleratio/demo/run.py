@@ -73,6 +73,7 @@ class _Demo:
         self._slo = SloTargets(slo["ttft"]["targetMs"], slo["itl"]["targetMs"])
         self._first_request_s: float | None = None
         self._window_s = 0.0
+        self._end_s = 0.0
         self._fleet: FleetWatch | None = None
 
     async def run(self) -> int:
@@ -87,7 +88,13 @@ class _Demo:
             self._say("stopping")
         assert self._fleet is not None
         summary = output.write(
-            plan, self._load, self._fleet.log, self._slo, window_s=self._window_s, first_request_s=self._first_request_s
+            plan,
+            self._load,
+            self._fleet.log,
+            self._slo,
+            window_s=self._window_s,
+            end_s=self._end_s,
+            first_request_s=self._first_request_s,
         )
         print(output.closing_lines(plan, summary), flush=True)
         return 0
@@ -137,6 +144,7 @@ class _Demo:
             # 6. The fleet shrinks.
             if self._plan.autoscaled:
                 await _settle(fleet)
+            self._end_s = self._load.now_s()
         finally:
             for task in watching:
                 task.cancel()

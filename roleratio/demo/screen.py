@@ -88,7 +88,7 @@ class Screen:
             look = self.look()
             print(line(look), flush=True)
             for text in self._fresh():
-                print(f"           {text}", flush=True)
+                print(text, flush=True)
 
     async def _view(self) -> None:
         from rich.console import Console
@@ -147,7 +147,7 @@ class Screen:
         changes = self._fleet.log.changes[self._told :]
         self._told += len(changes)
         return [
-            f"{c.at - self._load.origin:5.0f} s {c.role} {c.before} -> {c.after} by {c.by or 'somebody unknown'}"
+            f"{c.at - self._load.origin:7.0f} s  * {c.role} {c.before} -> {c.after} by {c.by or 'somebody unknown'}"
             for c in changes
         ]
 

@@ -34,6 +34,7 @@ def summary(run: Run) -> dict[str, Any]:
         "requests_left_out": run.requests_left_out,
         "first_request_s": rounded(run.first_request_s),
         "window_s": rounded(run.window_s),
+        "end_s": rounded(run.end_s),
         "slo": {"ttft_ms": run.slo.ttft_ms, "itl_ms": run.slo.itl_ms},
         "slo_attainment": rounded(attainment(run.requests, run.slo), 4),
         "ttft_ms": percentiles_ms(ttfts_s(run.requests)),

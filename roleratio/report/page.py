@@ -20,7 +20,7 @@ _BIN_WIDTHS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 
 def render(run: Run, summary: dict[str, Any], style: str) -> str:
     """The page of a run; `summary` is its `report.json`, `style` the text of style.css."""
-    width_s = next((w for w in _BIN_WIDTHS_S if run.window_s / w <= 100), _BIN_WIDTHS_S[-1])
+    width_s = next((w for w in _BIN_WIDTHS_S if run.end_s / w <= 100), _BIN_WIDTHS_S[-1])
     found = bins(run, width_s)
     cards = [
         _demand(run, found, width_s),
@@ -85,7 +85,7 @@ def _demand(run: Run, found: Sequence[Bin], width_s: float) -> str:
         ("output_tokens_per_s", "output tok/s", "decode"),
     ):
         points = [((b.start_s + b.end_s) / 2, float(getattr(b, field))) for b in found]
-        chart = Chart(run.window_s, max(v for _, v in points) or 1.0, unit, unit, height=112)
+        chart = Chart(run.end_s, max(v for _, v in points) or 1.0, unit, unit, height=112)
         chart.phases(run.spans, named=not charts)
         chart.area(points, css)
         chart.line(points, css)
@@ -99,9 +99,9 @@ def _groups(run: Run) -> str:
     top = max(top, max((s.wanted for s in run.samples), default=1))
     charts: list[str] = []
     for role in ROLES:
-        chart = Chart(run.window_s, top, f"{role} groups", f"{role} groups over time", whole=True)
+        chart = Chart(run.end_s, top, f"{role} groups", f"{role} groups over time", whole=True)
         chart.phases(run.spans, named=role == ROLES[0])
-        steps = lasting(run.samples, role, run.window_s)
+        steps = lasting(run.samples, role, run.end_s)
         chart.blocks([(s.t_s, end, 0, s.ready, _held(s)) for s, end in steps], f"{role} ready")
         chart.blocks([(s.t_s, end, s.ready, s.ready + s.starting, _held(s)) for s, end in steps], f"{role} starting")
         chart.blocks([(s.t_s, end, s.ready + s.starting, s.held, _held(s)) for s, end in steps], f"{role} draining")
@@ -113,7 +113,7 @@ def _groups(run: Run) -> str:
         ("c-decode", "decode, ready"),
         ("c-decode-soft", "starting"),
         ("c-drain", "draining"),
-        ("thin c-want", "wanted"),
+        ("dash c-want", "wanted"),
     )
     return _card("TP groups per role", "Everything that is coloured is paid for.", legend, "".join(charts))
 
@@ -133,7 +133,7 @@ def _latencies(run: Run, found: Sequence[Bin]) -> str:
     ):
         rows = [((b.start_s + b.end_s) / 2, getattr(b, field)) for b in found]
         highest = max((row["p95"] for _, row in rows if row["p95"] is not None), default=target)
-        chart = Chart(run.window_s, max(highest, target * 1.1), name, f"{name} percentiles over time")
+        chart = Chart(run.end_s, max(highest, target * 1.1), name, f"{name} percentiles over time")
         chart.phases(run.spans, named=not charts)
         chart.line([(t, row["p50"]) for t, row in rows], f"{css} faint")
         chart.line([(t, row["p95"]) for t, row in rows], css)
@@ -153,7 +153,7 @@ def _cost(run: Run, summary: dict[str, Any]) -> str:
     spent = [(t, sum(gpu_hours(run, role, t) for role in ROLES)) for t in moments]
     static = summary["static_fleet"]
     total = sum(static["groups"].values()) * run.gpus_per_group * run.window_s / 3600
-    chart = Chart(run.window_s, total or 1.0, "GPU-hours", "cumulative GPU-hours", height=150)
+    chart = Chart(run.end_s, total or 1.0, "GPU-hours", "cumulative GPU-hours", height=150)
     chart.phases(run.spans, named=True)
     chart.line([(0.0, 0.0), (run.window_s, total)], "fixed")
     chart.area(spent, "plain")

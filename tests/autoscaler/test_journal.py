@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -25,10 +26,17 @@ from tests.autoscaler.pages import observations, router, settings
 PROFILE = load_profile()
 SETTINGS = settings()
 
+# Without shrinking: nouns this deep take minutes to shrink, and the error names the field anyway.
+QUICK = hypothesis_settings(
+    max_examples=20, phases=(Phase.generate,), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 histograms = st.lists(finite, min_size=1, max_size=4).map(
     lambda counts: Histogram((*(float(n) for n in range(len(counts) - 1)), math.inf), tuple(counts), 1.5)
 )
+st.register_type_strategy(float, finite)
+st.register_type_strategy(Histogram, histograms)
+st.register_type_strategy(Mapping, lambda kind: st.dictionaries(*map(st.from_type, kind.__args__), max_size=2))
 
 
 def write(path: Path, count: int = 4, **options: int) -> list[tuple[Observation, Decision]]:
@@ -45,10 +53,10 @@ def write(path: Path, count: int = 4, **options: int) -> list[tuple[Observation,
 
 @pytest.mark.parametrize("kind", [Observation, State, Decision, Fleet, Samples])
 @given(data=st.data())
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(
+    max_examples=20, phases=(Phase.generate,), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 def test_every_noun_survives_json(kind: type, data: st.DataObject) -> None:
-    st.register_type_strategy(float, finite)
-    st.register_type_strategy(Histogram, histograms)
     value = data.draw(st.from_type(kind))
     assert decode(kind, json.loads(json.dumps(encode(kind, value), allow_nan=False))) == value
 
@@ -84,10 +92,10 @@ def test_recorded_is_a_decision_without_its_state() -> None:
 
 def test_files_are_limited_in_size_and_number_and_each_begins_with_its_state(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
-    run = write(path, 12, max_bytes=40_000, keep=2)
+    run = write(path, 12, max_bytes=20_000, keep=2)
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["j.jsonl", "j.jsonl.1", "j.jsonl.2"]
-    assert all(file.stat().st_size <= 40_000 for file in files)
+    assert all(file.stat().st_size <= 20_000 for file in files)
     newest, older = read_journal(path), read_journal(tmp_path / "j.jsonl.1")
     assert newest.ticks[-1].observation == run[-1][0]
     before = next(decision for observation, decision in run if observation == older.ticks[-1].observation)

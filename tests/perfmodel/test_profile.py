@@ -130,9 +130,7 @@ def test_shipped_decode_is_monotone(a: int, b: int, x: float, y: float) -> None:
 def test_the_largest_batch_is_the_largest(context: float, itl_ms: float) -> None:
     profile = load_profile()
     batch = profile.max_decode_batch(context, itl_ms)
-    assert batch == 0 or (
-        profile.decode_ms(batch, context) <= itl_ms and batch * context <= profile.kv_capacity_tokens
-    )
+    assert batch == 0 or (profile.decode_ms(batch, context) <= itl_ms and batch * context <= profile.kv_capacity_tokens)
     more = batch + 1
     assert (
         more > profile.max_num_seqs

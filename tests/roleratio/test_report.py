@@ -47,6 +47,7 @@ RUN = Run(
     title="a <title>",
     fleet="autoscaled",
     window_s=100.0,
+    end_s=110.0,
     spans=(Span("first", 0, 50), Span("second", 50, 100)),
     slo=SLO,
     gpus_per_group=2,
@@ -182,7 +183,21 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
 
 def test_a_run_without_any_request_served_still_has_a_page() -> None:
     run = Run(
-        "t", "static", 10.0, (), SLO, 2, (request(1, None, [], Outcome.FAILED, "x"),), (), (), 0, None, None, {}, {}
+        "t",
+        "static",
+        10.0,
+        10.0,
+        (),
+        SLO,
+        2,
+        (request(1, None, [], Outcome.FAILED, "x"),),
+        (),
+        (),
+        0,
+        None,
+        None,
+        {},
+        {},
     )
     html = page.render(run, numbers.summary(run), "")
     assert "0.0 %" in html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -82,6 +83,9 @@ class Fleet:
     async def decode(self, **options: Any) -> DecodeWorker:
         return await self._worker(DecodeWorker, options)
 
+    async def pair(self, **options: Any) -> tuple[PrefillWorker, DecodeWorker]:
+        return await self.prefill(**options), await self.decode(**options)
+
     async def router(self, *workers: Worker, **options: Any) -> Router:
         endpoints = options.pop("endpoints", None) or tuple(
             StaticEndpoint(role=worker.role, url=worker.url) for worker in workers or self.workers
@@ -132,3 +136,10 @@ def events_of(raw: bytes) -> list[Any]:
 async def fleet(tiny: str) -> AsyncIterator[Fleet]:
     async with aiohttp.ClientSession() as client, AsyncExitStack() as stack:
         yield Fleet(tiny, client, stack=stack)
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+    """Wait for something that must come true."""
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.005)

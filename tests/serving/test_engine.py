@@ -60,9 +60,7 @@ def start(engine: DecodeEngine, name: str, prompt: int, tokens: int, at_s: float
         ([("a", 512), ("b", 512)], [("a", 6.12), ("b", 12.24)]),
     ],
 )
-def test_prefill_packs_chunks_first_in_first_out(
-    prompts: list[tuple[str, int]], done: list[tuple[str, float]]
-) -> None:
+def test_prefill_packs_chunks_first_in_first_out(prompts: list[tuple[str, int]], done: list[tuple[str, float]]) -> None:
     engine = PrefillEngine(profile(), lease_s=60)
     for name, tokens in prompts:
         engine.submit(job(name, tokens), 0.0)
@@ -142,9 +140,7 @@ def test_who_comes_during_a_step_joins_the_next() -> None:
         ([(3000, 1000)] * 3 + [(3500, 501), (10, 10)], 3, 2),  # nothing overtakes
     ],
 )
-def test_decode_admits_what_fits_to_the_end(
-    sequences: list[tuple[int, int]], running: int, waiting: int
-) -> None:
+def test_decode_admits_what_fits_to_the_end(sequences: list[tuple[int, int]], running: int, waiting: int) -> None:
     engine = DecodeEngine(profile(kv_capacity_tokens=16_000))
     for number, (prompt, tokens) in enumerate(sequences):
         engine.submit(Sequence(str(number), prompt, tokens, 0.0))

@@ -13,7 +13,7 @@ from serving.http import DRAINING_HEADER, Listener
 from serving.options import StaticEndpoint
 from serving.pool import Address, Pool
 
-from .conftest import MODEL, Fleet, events_of, words_of
+from .conftest import MODEL, Fleet, events_of, until, words_of
 
 
 class Odd:
@@ -42,7 +42,7 @@ def endpoints(*pairs: tuple[str, str]) -> tuple[StaticEndpoint, ...]:
 
 
 async def test_an_answer_that_is_not_streamed(fleet: Fleet) -> None:
-    await fleet.prefill(), await fleet.decode()
+    await fleet.pair()
     router = await fleet.router()
     answer = await fleet.complete(router.url, "one two three", 7)
     assert answer["choices"] == [
@@ -52,7 +52,7 @@ async def test_an_answer_that_is_not_streamed(fleet: Fleet) -> None:
 
 
 async def test_usage_comes_with_the_stream_only_where_asked(fleet: Fleet) -> None:
-    await fleet.prefill(), await fleet.decode()
+    await fleet.pair()
     router = await fleet.router()
     plain = await fleet.stream(router.url, [1, 2], 3)
     asked = await fleet.stream(router.url, [1, 2], 3, stream_options={"include_usage": True})
@@ -63,7 +63,7 @@ async def test_usage_comes_with_the_stream_only_where_asked(fleet: Fleet) -> Non
 
 
 async def test_a_request_id_is_kept_to_the_end(fleet: Fleet) -> None:
-    await fleet.prefill(), await fleet.decode()
+    await fleet.pair()
     router = await fleet.router()
     body = {"prompt": [1], "max_tokens": 1, "stream": True}
     headers = {"X-Request-Id": "mine-7"}
@@ -85,9 +85,7 @@ async def test_client_error_trips_no_breaker(fleet: Fleet) -> None:
         assert (answer["status"], answer["error"]["type"]) == (400, "invalid_request_error")
     assert (await fleet.complete(router.url, [1, 2], 2))["status"] == 200
     assert router.metrics.finished == {"ok": 1, "rejected": 20, "failed": 0, "aborted": 0}
-    async with asyncio.timeout(3):
-        while not (prefill.idle and decode.idle):
-            await asyncio.sleep(0.01)
+    await until(lambda: prefill.idle and decode.idle)
 
 
 async def test_a_full_queue_is_offered_load_and_a_miss(fleet: Fleet) -> None:
@@ -117,9 +115,7 @@ async def test_a_failing_prefill_never_falls_back_to_decode(fleet: Fleet) -> Non
     broken = Odd(500)
     decode = await fleet.decode()
     url = await broken.start(fleet)
-    router = await fleet.router(
-        endpoints=endpoints(("prefill", url), ("decode", decode.url)), max_wait_s=0.3
-    )
+    router = await fleet.router(endpoints=endpoints(("prefill", url), ("decode", decode.url)), max_wait_s=0.3)
     answer = await fleet.complete(router.url, [1] * 50, 5)
     assert answer["status"] == 503
     assert decode.metrics.prompt_tokens == 0
@@ -129,8 +125,9 @@ async def test_a_failing_prefill_never_falls_back_to_decode(fleet: Fleet) -> Non
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 @pytest.mark.parametrize("how", ["refused", "draining", "broken", "closed"])
 async def test_another_worker_takes_over_before_the_first_token(fleet: Fleet, role: str, how: str) -> None:
-    await fleet.prefill(), await fleet.decode()
-    odd = Odd(503 if how in ("refused", "draining") else 500, b"{}", {DRAINING_HEADER: "1"} if how == "draining" else {})
+    await fleet.pair()
+    headers = {DRAINING_HEADER: "1"} if how == "draining" else None
+    odd = Odd(503 if how in ("refused", "draining") else 500, headers=headers)
     url = await odd.start(fleet)
     if how == "closed":
         with socket.socket() as unused:
@@ -146,7 +143,7 @@ async def test_another_worker_takes_over_before_the_first_token(fleet: Fleet, ro
 
 
 async def test_requests_wait_for_a_worker_to_come(fleet: Fleet) -> None:
-    await fleet.prefill(load_s=0.4), await fleet.decode(load_s=0.6)
+    await fleet.pair(load_s=0.4)
     router = await fleet.router()
     waiting = asyncio.ensure_future(fleet.complete(router.url, [1, 2], 2))
     await asyncio.sleep(0.1)
@@ -170,7 +167,7 @@ async def test_an_answer_that_breaks_off_ends_with_an_error_event(fleet: Fleet) 
 
 
 async def test_models_metrics_and_readiness(fleet: Fleet) -> None:
-    await fleet.prefill(), await fleet.decode()
+    await fleet.pair()
     router = await fleet.router()
     await fleet.complete(router.url, [1, 2], 4)
     async with fleet.client.get(f"{router.url}/v1/models") as response:
