@@ -166,16 +166,16 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def text_of(stream: bytes) -> tuple[str, dict[str, Any]]:
-    """The text and the last event with a usage, of a whole stream; for answers that are not streamed."""
+def text_of(stream: bytes) -> tuple[str, dict[str, int]]:
+    """The text and the usage (empty if there is none) of a whole stream, for answers that are not streamed."""
     texts: list[str] = []
-    used: dict[str, Any] = {}
+    used: dict[str, int] = {}
     for line in stream.split(b"\n\n"):
         if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[6:])
         texts += [choice["text"] for choice in event.get("choices", [])]
-        used = event if event.get("usage") else used
+        used = event.get("usage") or used
     return "".join(texts), used
 
 

@@ -86,9 +86,8 @@ class Dispatcher:
                 async with self._post(endpoint, body, flight) as response:
                     answer = await response.read()
                     self._judge(endpoint, response, answer)
-            if response.status == 200:
-                hand_over: dict[str, Any] = json.loads(answer)["kv_transfer_params"]
-                return hand_over
+                if response.status == 200:
+                    return _hand_over_in(answer)
 
     @asynccontextmanager
     async def decode(
@@ -174,6 +173,12 @@ def _using(endpoint: Endpoint, flight: Flight, stage: str, load: int) -> Iterato
 
 def _avoid(endpoint: Endpoint, for_s: float) -> None:
     endpoint.avoid_until_s = now_s() + for_s
+
+
+def _hand_over_in(body: bytes) -> dict[str, Any]:
+    with suppress(ValueError, KeyError, TypeError):
+        return dict(json.loads(body)["kv_transfer_params"])
+    raise aiohttp.ClientPayloadError("an answer without kv_transfer_params")
 
 
 def _message(body: bytes) -> str:

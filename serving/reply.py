@@ -13,7 +13,7 @@ import time
 
 from aiohttp import web
 
-from serving.api import chunk, completion_body, error_event, text_of
+from serving.api import chunk, completion_body, error_event, text_of, usage
 from serving.flight import Flight
 from serving.http import EVENT_STREAM, REQUEST_ID_HEADER, error_response
 
@@ -47,8 +47,9 @@ class Reply:
         if self._response is not None:
             await self._response.write_eof()
             return self._response
-        text, event = text_of(b"".join(self._gathered))
-        body = completion_body(self._flight.id, int(time.time()), self._model_name, text, event["usage"])
+        text, used = text_of(b"".join(self._gathered))
+        used = used or usage(self._flight.prompt_tokens, self._flight.tokens)
+        body = completion_body(self._flight.id, int(time.time()), self._model_name, text, used)
         return web.Response(body=body, content_type="application/json", headers={REQUEST_ID_HEADER: self._flight.id})
 
     async def cut(self, reason: str) -> web.StreamResponse:

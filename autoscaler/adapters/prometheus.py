@@ -13,6 +13,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -61,10 +62,22 @@ class PrometheusReader:
         if not targets:
             return Samples()
         try:
-            series, ages = await self._ask(targets, now_s)
-            return _samples(targets, series, ages, now_s, service, self._stale_after_s)
+            series, times = await self._ask(targets, now_s)
+            pages, scrapes = _pages(series), _newest(times)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            return Samples(failures={FAILURE: f"the answer is not a Prometheus': {_short(error)}"})
         except PrometheusError as error:
             return Samples(failures={FAILURE: str(error)})
+        readings: dict[str, Reading] = {}
+        for target in targets:
+            source, at_s = scrapes.pop(target.pod, (None, 0.0))
+            if source is None:
+                readings[target.pod] = f"no series of pod {target.pod}: is it scraped, and does the label pod name it?"
+            elif now_s - at_s > self._stale_after_s:
+                readings[target.pod] = f"stale: scraped {now_s - at_s:.0f} s ago, limit {self._stale_after_s:g} s"
+            else:
+                readings[target.pod] = read_page(pages.get(source, {}), target, at_s, service)
+        return _with_ghosts(gather(readings), sorted(scrapes))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -97,38 +110,18 @@ class PrometheusReader:
             raise PrometheusError(f"the answer is not a Prometheus': {_short(error)}") from error
 
 
-def _samples(
-    targets: Sequence[ScrapeTarget],
-    series: list[Any],
-    ages: list[Any],
-    now_s: float,
-    service: str,
-    stale_after_s: float,
-) -> Samples:
-    """Both answers sorted by pod, and read. Raises PrometheusError when they have another shape."""
-    try:
-        pages = _pages(series)
-        scraped_s = {_source(entry["metric"]): float(entry["value"][1]) for entry in ages}
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise PrometheusError(f"the answer is not a Prometheus': {_short(error)}") from error
-    newest: dict[str, _Source] = {}
-    for found in sorted(scraped_s, key=lambda source: scraped_s[source]):
-        newest[found[0]] = found
-    readings: dict[str, Reading] = {}
-    for target in targets:
-        source = newest.get(target.pod)
-        if source is None:
-            readings[target.pod] = f"no series of pod {target.pod}: is it scraped, and does the label pod name it?"
-        elif now_s - scraped_s[source] > stale_after_s:
-            readings[target.pod] = f"stale: scraped {now_s - scraped_s[source]:.0f} s ago, limit {stale_after_s:g} s"
-        else:
-            readings[target.pod] = read_page(pages.get(source, {}), target, scraped_s[source], service)
-    samples = gather(readings)
-    ghosts = sorted({source[0] for source in scraped_s} - {target.pod for target in targets})
+def _with_ghosts(samples: Samples, ghosts: Sequence[str]) -> Samples:
+    """Name the pods that Prometheus knows and the fleet does not."""
     if not ghosts:
         return samples
     dropped = f"{len(ghosts)} pods that are gone or not ready have series, dropped: {', '.join(ghosts[:5])}"
-    return Samples(samples.routers, samples.workers, {**samples.failures, GHOSTS: dropped})
+    return replace(samples, failures={**samples.failures, GHOSTS: dropped})
+
+
+def _newest(times: list[Any]) -> dict[str, tuple[_Source, float]]:
+    """Each pod's newest scrape: where it came from, and when."""
+    scrapes = sorted((float(entry["value"][1]), _source(entry["metric"])) for entry in times)
+    return {source[0]: (source, at_s) for at_s, source in scrapes}
 
 
 def _pages(series: list[Any]) -> Mapping[_Source, Page]:

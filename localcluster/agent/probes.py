@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class Probe:
         except TimeoutError:
             return f"no answer within {self.timeout_s:g} s"
         except OSError as error:
-            return f"{error.strerror or error}"
+            return os.strerror(error.errno) if error.errno else str(error)
 
 
 def probe_of(container: Object, kind: str, ip: str, env: Mapping[str, str]) -> Probe | None:

@@ -2,7 +2,7 @@
 
 Rules:
 1. The original is never written to; the result may share its unchanged parts.
-2. A strategic patch replaces a list unless _MERGE_KEYS or _SETS names it, as in the Go types' patch tags.
+2. A strategic patch replaces a list unless _MERGE_KEYS names it, as in the Go types' patch tags.
 3. A patch that cannot be applied is a 400 or 422 that names the operation.
 """
 
@@ -22,7 +22,6 @@ _MERGE_KEYS = {
     **{"ports": "containerPort", "volumeMounts": "mountPath", "volumeDevices": "devicePath"},
     **{"topologySpreadConstraints": "topologyKey", "ownerReferences": "uid"},
 }
-_SETS = frozenset({"finalizers", "podCIDRs"})
 _DELETE = "$deleteFromPrimitiveList/"
 
 
@@ -67,7 +66,7 @@ def strategic_merge_patch(original: Any, patch: Any) -> Any:
 
 
 def _merge_list(field: str, original: Any, patch: list[Any]) -> list[Any]:
-    if field in _SETS:
+    if field == "finalizers":
         return [*original, *(item for item in patch if item not in original)]
     if field not in _MERGE_KEYS or not all(isinstance(item, dict) for item in [*original, *patch]):
         return patch
@@ -98,10 +97,9 @@ def json_patch(original: Any, operations: Any) -> Any:
 
 def _apply(document: Any, operation: dict[str, Any]) -> None:
     name = operation.get("op")
-    if name not in ("add", "remove", "replace", "move", "copy", "test"):
+    needs = {"add": "value", "replace": "value", "test": "value", "move": "from", "copy": "from", "remove": "path"}
+    if name not in needs or needs[name] not in operation:
         raise bad_request(f"not a JSON patch operation: {operation}")
-    if name in ("add", "replace", "test") and "value" not in operation:
-        raise bad_request(f"a JSON patch operation {name} needs a value: {operation}")
     path = _pointer(operation, "path")
     value = operation.get("value")
     if name in ("move", "copy"):
@@ -110,15 +108,11 @@ def _apply(document: Any, operation: dict[str, Any]) -> None:
         if name == "move":
             _remove(document, source)
     if name == "test" and _look_up(document, path) != value:
-        raise _failed(f"testing value {operation['path']} failed")
+        raise _impossible(f"testing value {operation['path']} failed")
     if name in ("remove", "replace"):
         _remove(document, path)
     if name not in ("remove", "test"):
         _add(document, path, value)
-
-
-def _failed(why: str) -> Refusal:
-    return Refusal(422, "Invalid", f"the JSON patch cannot be applied: {why}")
 
 
 def _pointer(operation: dict[str, Any], key: str) -> list[str]:
@@ -128,31 +122,35 @@ def _pointer(operation: dict[str, Any], key: str) -> list[str]:
     return [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")]
 
 
-def _index(items: list[Any], step: str, limit: int) -> int:
+def _index(step: str, limit: int) -> int:
     if not step.isascii() or not step.isdigit() or int(step) >= limit:
-        raise _failed(f"no list index {step!r}")
+        raise _impossible(f"no list index {step!r}")
     return int(step)
+
+
+def _impossible(why: str) -> Refusal:
+    return Refusal(422, "Invalid", f"the JSON patch cannot be applied: {why}")
 
 
 def _look_up(document: Any, path: list[str]) -> Any:
     for step in path:
         if isinstance(document, list):
-            document = document[_index(document, step, len(document))]
+            document = document[_index(step, len(document))]
         elif isinstance(document, dict) and step in document:
             document = document[step]
         else:
-            raise _failed(f"{'/'.join(path)} does not exist")
+            raise _impossible(f"{'/'.join(path)} does not exist")
     return document
 
 
 def _add(document: Any, path: list[str], value: Any) -> None:
     parent, last = _look_up(document, path[:-1]), path[-1]
     if isinstance(parent, list):
-        parent.insert(len(parent) if last == "-" else _index(parent, last, len(parent) + 1), value)
+        parent.insert(len(parent) if last == "-" else _index(last, len(parent) + 1), value)
     elif isinstance(parent, dict):
         parent[last] = value
     else:
-        raise _failed(f"{'/'.join(path[:-1])} is neither an object nor a list")
+        raise _impossible(f"{'/'.join(path[:-1])} is neither an object nor a list")
 
 
 def _remove(document: Any, path: list[str]) -> None:

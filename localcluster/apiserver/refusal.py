@@ -13,23 +13,14 @@ Object = dict[str, Any]
 class Refusal(Exception):
     """A request that is answered with a Status of failure."""
 
-    def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
+    def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.code = code
-        self._answer = {"message": message, "reason": reason, "details": details or {}}
+        self._answer = {"message": message, "reason": reason, "details": details}
 
     def status(self) -> Object:
         """The Status object that clients decode."""
-        return _status("Failure", self.code) | self._answer
-
-
-def success(details: Object, code: int = 200) -> Object:
-    """The Status that answers a request whose object is gone or was never one."""
-    return _status("Success", code) | {"details": details}
-
-
-def _status(outcome: str, code: int) -> Object:
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": outcome, "code": code}
+        return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": self.code} | self._answer
 
 
 def bad_request(message: str) -> Refusal:
@@ -37,22 +28,26 @@ def bad_request(message: str) -> Refusal:
 
 
 def not_found(resource: str, name: str) -> Refusal:
-    return Refusal(404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource})
+    return Refusal(404, "NotFound", f'{resource} "{name}" not found', name=name, kind=resource)
 
 
 def no_such_path(path: str) -> Refusal:
     return Refusal(404, "NotFound", f"the server could not find the requested resource: {path}")
 
 
+def not_allowed(what: str) -> Refusal:
+    return Refusal(405, "MethodNotAllowed", f"{what} is not supported")
+
+
 def conflict(resource: str, name: str, why: str) -> Refusal:
     message = f'Operation cannot be fulfilled on {resource} "{name}": {why}'
-    return Refusal(409, "Conflict", message, {"name": name, "kind": resource})
+    return Refusal(409, "Conflict", message, name=name, kind=resource)
 
 
 def invalid(kind: str, name: str, field: str, why: str) -> Refusal:
     causes = [{"reason": "FieldValueInvalid", "message": why, "field": field}]
-    details = {"name": name, "kind": kind, "causes": causes}
-    return Refusal(422, "Invalid", f'{kind} "{name}" is invalid: {field}: {why}', details)
+    message = f'{kind} "{name}" is invalid: {field}: {why}'
+    return Refusal(422, "Invalid", message, name=name, kind=kind, causes=causes)
 
 
 def not_served(what: str) -> Refusal:

@@ -57,14 +57,9 @@ def _label_test(part: str) -> Predicate:
 
 def _field_test(part: str, known: Collection[str]) -> Predicate:
     found = _FIELD.fullmatch(part)
-    if not found:
-        raise bad_request(f"unable to parse the field selector requirement {part!r}")
+    if not found or found["key"] not in known:
+        expected = ", ".join(sorted(known))
+        raise bad_request(f"field label not supported: {part!r}; expected one of {expected} with =, == or !=")
     path, wanted, value = found["key"], found["op"] != "!=", found["value"]
-    if path not in known:
-        raise bad_request(f"field label not supported: {path}; expected one of {', '.join(sorted(known))}")
-    return lambda obj: (_text(at(obj, path)) == value) is wanted
-
-
-def _text(value: Any) -> str:
-    """Absent is the empty string and False is absent, as in the real server's field sets."""
-    return str(value).lower() if isinstance(value, bool) else str(value or "")
+    # Absent is the empty string, as in the real server's field sets.
+    return lambda obj: (str(at(obj, path) or "").replace("True", "true") == value) is wanted

@@ -72,6 +72,19 @@ def run_server(server: Coroutine[Any, Any, Any]) -> None:
         raise
 
 
+def kubeconfig_out(option: str, path: Path) -> Path:
+    """Where a local cluster may write its kubeconfig: never over one that is not a local cluster's."""
+    try:
+        foreign = path.exists() and '"name": "localcluster"' not in path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be read: {error.strerror}; give another path") from error
+    if foreign:
+        raise UserError(f"{option} {path}: exists and is not a local cluster's; give another path or remove it")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: no folder {path.parent}; make it or give another path")
+    return path
+
+
 def kube_config(path: Path | None) -> Config:
     """The cluster to speak to. Raises UserError."""
     from kubeapi.config import load_config

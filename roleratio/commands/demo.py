@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from autoscaler.errors import UserError
-from roleratio.commands.common import number, whole
+from roleratio.commands.common import kubeconfig_out, number, whole
 
 EXAMPLE = """roleratio demo --headless --report out
   roleratio demo --trace azure_llm_2023_conv.csv.gz --start-s 1800 --speed 2 --duration-s 240"""
@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(
                 f"{option} {getattr(arguments, key):g}: only with --trace; give --trace FILE or leave it out"
             )
+    if arguments.kubeconfig_out is not None:
+        kubeconfig_out("--kubeconfig-out", arguments.kubeconfig_out)
     from roleratio.demo.plan import make_plan
     from roleratio.demo.run import run_demo
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from autoscaler.errors import UserError
-from roleratio.commands.common import configure_logging, port, run_server, whole
+from roleratio.commands.common import configure_logging, kubeconfig_out, port, run_server, whole
 
 EXAMPLE = "roleratio localcluster --kubeconfig-out kubeconfig & kubectl --kubeconfig kubeconfig get nodes"
 
@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     from localcluster.run import run as run_cluster
 
     configure_logging()
+    if arguments.kubeconfig_out is not None:
+        kubeconfig_out("--kubeconfig-out", arguments.kubeconfig_out)
     try:
         options = LocalClusterOptions(
             port=arguments.port,

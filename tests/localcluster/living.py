@@ -61,7 +61,8 @@ class Seen:
 
     async def events(self, name: str) -> list[tuple[str, str]]:
         listed = await self.client.list(EVENT, NAMESPACE, field_selector=f"involvedObject.name={name}")
-        return [(event["reason"], event["message"]) for event in listed.items]
+        told = sorted(listed.items, key=lambda event: int(event["metadata"]["resourceVersion"]))
+        return [(event["reason"], event["message"]) for event in told]
 
     async def ready(self, *names: str) -> dict[str, Object]:
         """Wait until exactly these pods exist and are ready."""
@@ -74,9 +75,9 @@ class Seen:
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], within_s: float = 20.0) -> Any:
-    """What `look` returns as soon as it is true."""
+    """What `look` returns as soon as it is something; no pods at all is something."""
     async with asyncio.timeout(within_s):
-        while not (found := await look()):
+        while (found := await look()) in (None, False, ""):
             await asyncio.sleep(0.03)
     return found
 

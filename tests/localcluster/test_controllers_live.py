@@ -74,20 +74,21 @@ async def test_ranks_know_their_leader_and_outlive_its_drain(cluster: Seen, api:
 
     await eventually(logged)
     assert rank_log.read_text().strip() == pods["dec-0"]["status"]["podIP"]
-    listed = await cluster.client.list(POD, NAMESPACE)
     story: list[WatchEvent] = []
-    await scale(cluster, 0)
-    async for event in cluster.client.watch(POD, NAMESPACE, resource_version=listed.resource_version):
-        if event.type == "BOOKMARK":
-            continue
-        story.append(event)
-        name, leader_there = event.object["metadata"]["name"], ("DELETED", "dec-0") not in _told(story)
-        if name == "dec-0" and is_terminating(event.object) and leader_there:
-            assert is_alive(pid_of(pods["dec-0-1"])), "the rank serves while its leader drains"
-        if name == "dec-0-1" and is_terminating(event.object):
-            assert not leader_there
-        if (event.type, name) == ("DELETED", "dec-0-1"):
-            break
+    async with asyncio.timeout(20):
+        listed = await cluster.client.list(POD, NAMESPACE)
+        await scale(cluster, 0)
+        async for event in cluster.client.watch(POD, NAMESPACE, resource_version=listed.resource_version):
+            if event.type == "BOOKMARK":
+                continue
+            story.append(event)
+            name, leader_there = event.object["metadata"]["name"], ("DELETED", "dec-0") not in _told(story)
+            if name == "dec-0" and is_terminating(event.object) and leader_there:
+                assert is_alive(pid_of(pods["dec-0-1"])), "the rank serves while its leader drains"
+            if name == "dec-0-1" and is_terminating(event.object):
+                assert not leader_there
+            if (event.type, name) == ("DELETED", "dec-0-1"):
+                break
     assert ("DELETED", "dec-0") in _told(story)
 
 

@@ -58,6 +58,7 @@ def test_version() -> None:
         (["demo", "--static", "9,9"], ["--static 9,9", "32 GPUs", "at most 16"]),
         (["demo", "--cold-start-s", "-1"], ["--cold-start-s", "'-1'", "at least 0"]),
         (["demo", "--trace", "absent.csv"], ["absent.csv", "no such file"]),
+        (["demo", "--kubeconfig-out", "absent/config"], ["absent/config", "no folder"]),
         (["demo", "--speed", "2"], ["--speed", "--trace"]),
         (["demo", "--speed", "nan", "--trace", "x"], ["--speed", "'nan'"]),
         (["localcluster", "--nodes", "0"], ["--nodes", "'0'"]),
@@ -89,6 +90,16 @@ def test_a_bad_trace_line_is_named_before_anything_starts(tmp_path: Path) -> Non
     done = roleratio("demo", "--trace", str(trace), "--report", str(report))
     assert_one_line(done, str(trace), "line 3", "'many'")
     assert not report.exists()
+
+
+@pytest.mark.parametrize("command", ["demo", "localcluster"])
+def test_a_kubeconfig_of_a_real_cluster_is_never_overwritten(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text("apiVersion: v1\nkind: Config\nclusters: [{name: production}]\n")
+    before = path.read_bytes()
+    done = roleratio(command, "--kubeconfig-out", str(path), cwd=tmp_path)
+    assert_one_line(done, str(path), "not a local cluster's")
+    assert path.read_bytes() == before
 
 
 def test_a_window_without_requests_is_told(tmp_path: Path) -> None:

@@ -142,6 +142,16 @@ async def test_another_worker_takes_over_before_the_first_token(fleet: Fleet, ro
     assert odd.calls <= (0 if how == "closed" else 6 if how == "refused" else 1)
 
 
+async def test_a_prefill_worker_that_answers_nonsense_is_a_failing_one(fleet: Fleet) -> None:
+    await fleet.pair()
+    for body in (b"{}", b"[1", b'{"kv_transfer_params": 3}'):
+        url = await Odd(200, body).start(fleet)
+        good = ((worker.role, worker.url) for worker in fleet.workers)
+        router = await fleet.router(endpoints=endpoints(("prefill", url), *good))
+        assert (await fleet.complete(router.url, [1, 2], 3))["choices"][0]["text"] == words_of([1, 2], 3)
+        assert router.metrics.finished["ok"] == 1
+
+
 async def test_requests_wait_for_a_worker_to_come(fleet: Fleet) -> None:
     await fleet.pair(load_s=0.4)
     router = await fleet.router()

@@ -127,7 +127,7 @@ def test_frames_are_valid_chunks_of_valid_events() -> None:
     assert body.count(TOKEN_MARK) == 4
     text, used = text_of(body)
     assert text == b"".join(word(7, i) for i in range(4)).decode()
-    assert used["usage"] == {"prompt_tokens": 1, "completion_tokens": 4}
+    assert used == {"prompt_tokens": 1, "completion_tokens": 4}
 
 
 @given(st.integers(1, 20), st.lists(st.integers(1, 300), max_size=30))

@@ -1,0 +1,191 @@
+"""The controller's pages: what is unknown is absent, no label collides with a scrape's, a taken port is named."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from autoscaler.adapters.exporter import Exporter
+from autoscaler.core import tick
+from autoscaler.drivers.explain import explain_status
+from autoscaler.errors import UserError
+from autoscaler.model import Decision, Fleet, Observation, Samples, State
+from perfmodel.profile import load_profile
+from policies.model import Missing
+from tests.autoscaler.pages import observations, settings
+
+SETTINGS = settings()
+PROFILE = load_profile()
+COLLIDING = {"namespace", "pod", "service", "container", "job", "instance", "endpoint", "node", "prometheus"}
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def served(clock: Clock) -> AsyncIterator[tuple[Exporter, str]]:
+    exporter = Exporter(clock)
+    port = await exporter.start("127.0.0.1", 0)
+    yield exporter, f"http://127.0.0.1:{port}"
+    await exporter.stop()
+
+
+def run(count: int = 30) -> list[tuple[Observation, Decision]]:
+    state, result = State(), []
+    for observation in observations(count):
+        decision = tick(state, observation, SETTINGS, PROFILE)
+        result.append((observation, decision))
+        state = decision.state
+    return result
+
+
+async def get(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()
+
+
+async def metrics(url: str) -> Series:
+    _, page = await get(f"{url}/metrics")
+    families = text_string_to_metric_families(page)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def of(series: Series, name: str, **labels: str) -> float | None:
+    wanted = {"target_namespace": "team-a", "target_service": "chat", **labels}
+    return series.get((f"roleratio_controller_{name}", frozenset(wanted.items())))
+
+
+async def test_metrics_say_what_was_decided(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    ticks = run()
+    for observation, decision in ticks:
+        exporter.observe(SETTINGS, observation, decision, 0.003)
+    series, (observation, decision) = await metrics(url), ticks[-1]
+    assert decision.target
+    assert decision.forecast
+    assert of(series, "desired_groups", role="prefill") == decision.target.groups.prefill
+    assert of(series, "floor_groups", role="decode") == decision.target.floor.decode
+    assert of(series, "current_groups", role="prefill") == 1
+    assert of(series, "ready_groups", role="decode") == 1
+    assert of(series, "min_count_pods", role="decode") == 2
+    ahead = decision.forecast.prefill
+    assert of(series, "forecast_tokens_per_second", role="prefill", quantile="0.5") == ahead.tokens_per_s_q50
+    assert of(series, "forecast_tokens_per_second", role="prefill", quantile="0.9") == ahead.tokens_per_s_high
+    assert not isinstance(decision.signals.demand, Missing)
+    assert of(series, "demand_requests_per_second") == decision.signals.demand.requests_per_s
+    assert of(series, "demand_tokens_per_second", role="decode") == decision.signals.demand.output_tokens_per_s
+    assert of(series, "latency_target_seconds", objective="ttft") == 2.0
+    assert of(series, "gpu_budget") == 16
+    assert of(series, "failed_sources") == 1
+    assert of(series, "last_tick_timestamp_seconds") == observation.now_s
+    assert of(series, "tick_seconds_count") == len(ticks)
+
+
+async def test_reasons_steps_and_conditions_are_counted(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    ticks = run()
+    for observation, decision in ticks:
+        exporter.observe(SETTINGS, observation, decision, 0.003)
+    series = await metrics(url)
+    steps = [decision.step for _, decision in ticks if decision.step]
+    assert steps
+    for step in steps:
+        direction = "up" if step.after > step.before else "down"
+        same = [s for s in steps if (s.kind, s.role, s.after > s.before) == (step.kind, step.role, direction == "up")]
+        labels = {"kind": step.kind, "role": step.role.value, "direction": direction}
+        assert of(series, "steps_total", **labels) == len(same)
+    reasons = [reason for _, decision in ticks for reason in decision.why]
+    counted = [value for (name, _), value in series.items() if name == "roleratio_controller_reasons_total"]
+    assert sum(counted) == len(reasons)
+    for condition in ticks[-1][1].conditions:
+        for status in ("True", "False", "Unknown"):
+            value = of(series, "condition", type=condition.type, status=status)
+            assert value == float(status == condition.status)
+
+
+async def test_what_is_unknown_is_absent_and_goes_when_it_becomes_unknown(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    observation, decision = run()[-1]
+    exporter.observe(SETTINGS, observation, decision, 0.003)
+    assert of(await metrics(url), "desired_groups", role="prefill") is not None
+    fleet = observation.fleet
+    assert not isinstance(fleet.decode, Missing)
+    half = Fleet(Missing("no workload"), replace(fleet.decode, min_pods=Missing("no PodGroup")))
+    blind = Observation(observation.now_s + 5, Samples(failures={"r": "gone"}), half)
+    exporter.observe(SETTINGS, blind, tick(State(), blind, SETTINGS, PROFILE), 0.003)
+    series = await metrics(url)
+    for name in ("desired_groups", "floor_groups", "current_groups", "ready_groups", "gpus_per_group"):
+        assert of(series, name, role="prefill") is None, name
+    assert of(series, "desired_groups", role="decode") is None
+    assert of(series, "min_count_pods", role="decode") is None
+    assert of(series, "current_groups", role="decode") == 1
+    assert of(series, "demand_requests_per_second") is None
+    assert of(series, "forecast_tokens_per_second", role="decode", quantile="0.5") is None
+    assert of(series, "latency_seconds", objective="ttft") is None
+
+
+async def test_no_label_has_a_name_that_a_scrape_adds(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    for observation, decision in run():
+        exporter.observe(SETTINGS, observation, decision, 0.003)
+    series = await metrics(url)
+    assert len(series) > 50
+    assert not {key for _, labels in series for key, _ in labels} & COLLIDING
+    assert all(name.startswith("roleratio_controller_") for name, _ in series)
+
+
+async def test_status_is_what_explain_reads(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    for observation, decision in run():
+        exporter.observe(SETTINGS, observation, decision, 0.003)
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/v1/status") as response:
+        status = await response.json()
+    service = status["services"]["team-a/chat"]
+    assert service["settings"]["spec"]["slo"]["ttft"] == {"percentile": 95, "targetMs": 2000}
+    assert service["settings"]["spec"]["gpuBudget"] == 16
+    assert service["fleet"]["prefill"]["replicas"] == 1
+    assert service["decision"]["target"]["groups"].keys() == {"prefill", "decode"}
+    assert "team-a/chat" in explain_status(status)
+
+
+async def test_before_the_first_tick_nothing_is_claimed(served: tuple[Exporter, str]) -> None:
+    _, url = served
+    assert await metrics(url) == {}
+    assert await get(f"{url}/healthz") == (200, "ok\n")
+    assert await get(f"{url}/v1/status") == (200, '{"services": {}}')
+
+
+async def test_health_ends_when_decisions_stop(served: tuple[Exporter, str], clock: Clock) -> None:
+    exporter, url = served
+    exporter.observe(SETTINGS, *run(1)[0], 0.003)
+    clock.now_s = 59
+    assert (await get(f"{url}/healthz"))[0] == 200
+    clock.now_s = 61
+    assert await get(f"{url}/healthz") == (503, "team-a/chat: no decision for 61 s\n")
+
+
+async def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^port {port} on 127\.0\.0\.1 is taken; choose another one"):
+            await Exporter().start("127.0.0.1", port)
