@@ -63,11 +63,16 @@ class WorkerSample:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """All that metrics said at one moment. `failures`: source (pod or query) -> why it gave nothing."""
+    """All that metrics said at one moment.
+
+    `failures`: source (pod or query) -> why it gave nothing. `ghosts`: pods that are gone or not ready, whose
+    series a store still has; they were dropped.
+    """
 
     routers: tuple[RouterSample, ...] = ()
     workers: tuple[WorkerSample, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    ghosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Code(StrEnum):
     DEMAND_MISSING = "DemandMissing"
     ROLE_BLIND = "RoleBlind"
     SCRAPE_FAILED = "ScrapeFailed"
+    GHOSTS_DROPPED = "GhostsDropped"
     COUNTER_RESET = "CounterReset"
     NO_TRAFFIC = "NoTraffic"
     LATENCY_ESTIMATED = "LatencyEstimated"

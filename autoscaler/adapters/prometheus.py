@@ -25,7 +25,6 @@ from autoscaler.adapters.scrape import Reading, ScrapeTarget, gather, read_page
 from autoscaler.model import Samples
 
 FAILURE = "prometheus"
-GHOSTS = "ghosts"
 
 _NAMES = "|".join((*sorted(SCALARS), *(f"{name}_(bucket|sum)" for name in sorted(HISTOGRAMS))))
 _OF_THE_SCRAPE = frozenset(
@@ -77,7 +76,7 @@ class PrometheusReader:
                 readings[target.pod] = f"stale: scraped {now_s - at_s:.0f} s ago, limit {self._stale_after_s:g} s"
             else:
                 readings[target.pod] = read_page(pages.get(source, {}), target, at_s, service)
-        return _with_ghosts(gather(readings), sorted(scrapes))
+        return replace(gather(readings), ghosts=tuple(sorted(scrapes)))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -108,14 +107,6 @@ class PrometheusReader:
             raise PrometheusError(f"cannot connect to {self._client.url}") from error
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
             raise PrometheusError(f"the answer is not a Prometheus': {_short(error)}") from error
-
-
-def _with_ghosts(samples: Samples, ghosts: Sequence[str]) -> Samples:
-    """Name the pods that Prometheus knows and the fleet does not."""
-    if not ghosts:
-        return samples
-    dropped = f"{len(ghosts)} pods that are gone or not ready have series, dropped: {', '.join(ghosts[:5])}"
-    return replace(samples, failures={**samples.failures, GHOSTS: dropped})
 
 
 def _newest(times: list[Any]) -> dict[str, tuple[_Source, float]]:

@@ -32,7 +32,7 @@ from autoscaler.model import (
     WorkerSample,
 )
 from autoscaler.settings import Settings, Slo
-from policies.model import Code, Missing, Reason, Role, Stage
+from policies.model import Code, Detail, Missing, Reason, Role, Stage
 
 DEMAND_HISTORY_S = 300.0
 LATENCY_SPACING_S = 5.0
@@ -194,6 +194,10 @@ def _oddities(seen: Observation, demand: Demand | Missing, estimated: bool) -> l
         Reason(Stage.OBSERVE, Code.SCRAPE_FAILED, None, {"source": source, "why": text})
         for source, text in sorted(seen.samples.failures.items())
     ]
+    if seen.samples.ghosts:
+        named = ", ".join(seen.samples.ghosts[:5])
+        detail: Detail = {"pods": len(seen.samples.ghosts), "named": named}
+        why.append(Reason(Stage.OBSERVE, Code.GHOSTS_DROPPED, None, detail))
     if isinstance(demand, Missing):
         why.append(Reason(Stage.OBSERVE, Code.DEMAND_MISSING, None, {"why": demand.missing}))
     elif demand.requests_per_s == 0:

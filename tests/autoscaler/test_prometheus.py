@@ -150,7 +150,8 @@ async def test_ghosts_are_dropped_and_named(store: Store) -> None:
     store.add("decode-of-another-service-0", WORKER)
     samples = await ask(store)
     assert (samples.routers, samples.workers) == (before.routers, before.workers)
-    assert samples.failures == {"ghosts": "1 pods that are gone or not ready have series, dropped: decode-3"}
+    assert samples.failures == {}
+    assert samples.ghosts == ("decode-3",)
 
 
 async def test_nan_is_missing_as_in_a_scrape() -> None:
@@ -287,7 +288,8 @@ async def test_a_real_prometheus_equals_a_scrape(tmp_path: Path) -> None:
         reader = PrometheusReader(url, 5.0, 30.0, namespace="team-a")
         samples = await reader.read(TARGETS, time.time(), SERVICE)
         await reader.close()
-    assert samples.failures == {"ghosts": "1 pods that are gone or not ready have series, dropped: decode-7"}
+    assert samples.failures == {}
+    assert samples.ghosts == ("decode-7",)
     wanted = await scraped(0.0)
     assert tuple(replace(sample, at_s=0.0) for sample in samples.routers) == wanted.routers
     assert tuple(replace(sample, at_s=0.0) for sample in samples.workers) == wanted.workers
