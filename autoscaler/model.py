@@ -88,7 +88,8 @@ class RoleFleet:
     """One role's workload as the cluster shows it; numbers are TP groups unless they say pods or GPUs.
 
     `present` counts groups with any pod left, `draining` those of them that are on their way out. `fit` is how
-    many more groups of this shape could be placed now, beside all pods that exist. `ready_after_s` holds the measured cold starts of the groups that are ready.
+    many more groups of this shape could be placed now, beside all pods that exist. `ready_after_s` holds the
+    measured cold starts of the groups that are ready.
     """
 
     kind: str

@@ -15,6 +15,8 @@ from typing import Any
 from kubeapi.client import Object
 from kubeapi.kinds import Kind
 
+ENV_LEADER_ADDRESS = "LWS_LEADER_ADDRESS"
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

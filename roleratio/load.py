@@ -161,7 +161,7 @@ async def _attempt(
 async def _stream(response: aiohttp.ClientResponse, record: RequestRecord, load: LoadRun) -> None:
     counter = TokenCounter()
     last_s = 0.0
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         tokens = counter.feed(chunk)
         if not tokens:
             continue

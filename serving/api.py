@@ -166,6 +166,18 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def unchunked(data: bytes) -> bytes:
+    """The body in whole chunks of HTTP/1.1's chunked transfer coding."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(data):
+        end = data.index(b"\r\n", at)
+        size = int(data[at:end].partition(b";")[0], 16)
+        parts.append(data[end + 2 : end + 2 + size])
+        at = end + 2 + size + 2
+    return b"".join(parts)
+
+
 def text_of(stream: bytes) -> tuple[str, dict[str, int]]:
     """The text and the usage (empty if there is none) of a whole stream, for answers that are not streamed."""
     texts: list[str] = []

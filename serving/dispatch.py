@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from serving.exchange import Exchange
 from serving.flight import DECODE, FAILED, PREFILL, REJECTED, UNASSIGNED, Flight
 from serving.http import DRAINING_HEADER, REQUEST_ID_HEADER
 from serving.pool import Address, Endpoint, Pool
@@ -25,6 +26,7 @@ AVOID_FAILED_S = 2.0
 AVOID_DRAINING_S = 5.0
 AVOID_REFUSED_S = 0.25
 CONNECT_LIMIT_S = 2.0
+PATH = "/v1/completions"
 WORKER_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -54,6 +56,7 @@ class Dispatcher:
     """The workers of one service."""
 
     def __init__(self, answer_limit_s: float) -> None:
+        self._answer_limit_s = answer_limit_s
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S, sock_read=answer_limit_s)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5.0)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False)
@@ -85,34 +88,42 @@ class Dispatcher:
             with _using(endpoint, flight, PREFILL, flight.prompt_tokens), self._blaming(endpoint):
                 async with self._post(endpoint, body, flight) as response:
                     answer = await response.read()
-                    self._judge(endpoint, response, answer)
+                    self._judge(endpoint, response.status, DRAINING_HEADER in response.headers, answer)
                 if response.status == 200:
                     return _hand_over_in(answer)
 
     @asynccontextmanager
-    async def decode(
-        self, flight: Flight, hand_over: dict[str, Any], deadline_s: float
-    ) -> AsyncIterator[aiohttp.StreamReader]:
-        """Have the answer streamed; its bytes. Raises Again, NoWorker, PassedThrough, also while it is read."""
+    async def decode(self, flight: Flight, hand_over: dict[str, Any], deadline_s: float) -> AsyncIterator[Exchange]:
+        """Have the answer streamed. Raises Again, NoWorker, PassedThrough, also while it is followed."""
         body = flight.decode_body(hand_over)
         try:
             while True:
                 endpoint = await self._acquire(DECODE, deadline_s)
                 with _using(endpoint, flight, DECODE, 1), self._blaming(endpoint):
-                    async with self._post(endpoint, body, flight) as response:
-                        if response.status == 200:
-                            yield response.content
+                    async with await self._exchange(endpoint, body, flight) as exchange:
+                        if exchange.status == 200:
+                            await exchange.begun()
+                            yield exchange
                             return
-                        self._judge(endpoint, response, await response.read())
+                        draining = DRAINING_HEADER.lower() in exchange.headers
+                        self._judge(endpoint, exchange.status, draining, await exchange.read())
         finally:
             if not flight.tokens:
                 self._give_up(hand_over)
 
+    async def _exchange(self, endpoint: Endpoint, body: bytes, flight: Flight) -> Exchange:
+        return await Exchange.post(
+            f"{endpoint.address.url}{PATH}",
+            body,
+            _headers(flight),
+            connect_limit_s=CONNECT_LIMIT_S,
+            silence_s=self._answer_limit_s,
+        )
+
     def _post(
         self, endpoint: Endpoint, body: bytes, flight: Flight
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        headers = {"Content-Type": "application/json", REQUEST_ID_HEADER: flight.id}
-        return self._session.post(f"{endpoint.address.url}/v1/completions", data=body, headers=headers)
+        return self._session.post(f"{endpoint.address.url}{PATH}", data=body, headers=_headers(flight))
 
     async def _acquire(self, role: str, deadline_s: float) -> Endpoint:
         """A worker, as soon as there is one. Raises NoWorker at the deadline."""
@@ -126,11 +137,9 @@ class Dispatcher:
                 await asyncio.wait_for(self._changed.wait(), min(left_s, until_try_s))
         return endpoint
 
-    def _judge(self, endpoint: Endpoint, response: aiohttp.ClientResponse, body: bytes) -> None:
+    def _judge(self, endpoint: Endpoint, status: int, draining: bool, body: bytes) -> None:
         """Return if it is an answer or a refusal; raise otherwise."""
-        status = response.status
         if status == 503:
-            draining = DRAINING_HEADER in response.headers
             _avoid(endpoint, AVOID_DRAINING_S if draining else AVOID_REFUSED_S)
         elif 400 <= status < 500:
             raise PassedThrough(status, body)
@@ -173,6 +182,10 @@ def _using(endpoint: Endpoint, flight: Flight, stage: str, load: int) -> Iterato
 
 def _avoid(endpoint: Endpoint, for_s: float) -> None:
     endpoint.avoid_until_s = now_s() + for_s
+
+
+def _headers(flight: Flight) -> dict[str, str]:
+    return {"Content-Type": "application/json", REQUEST_ID_HEADER: flight.id}
 
 
 def _hand_over_in(body: bytes) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 from collections.abc import Mapping
 from typing import Protocol
 
 from aiohttp import web
 
 from serving.api import BadRequest, error_body
+from serving.ports import cannot_listen
 
 DRAINING_HEADER = "X-Roleratio-Draining"
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -80,13 +80,6 @@ class Listener:
     async def stop(self) -> None:
         """Close the socket and all connections."""
         await self._runner.cleanup()
-
-
-def cannot_listen(host: str, port: int, error: OSError) -> OSError:
-    """The same error with a line that says what to do."""
-    if isinstance(error, socket.gaierror):
-        return OSError(f"cannot listen on {host}:{port}: {host!r} is not an address of this machine")
-    return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}; is the port taken? Give another")
 
 
 def new_application() -> web.Application:

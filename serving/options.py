@@ -13,6 +13,9 @@ DEFAULT_PROFILE = "qwen3-32b-a100-tp2"
 HTTP_PORT = 8000
 LEADER_RANK_PORT = 8001
 RANK_READY_PORT = 8002
+DRAIN_LIMIT_S = 110.0
+"""After it, streams end with an error that a client may retry: a little below the pods' grace period of 120 s,
+after which they would be cut without a word."""
 
 
 def env_text(name: str, default: str) -> str:
@@ -44,7 +47,7 @@ class WorkerOptions:
     kv_capacity_tokens: int | None = None
     transfer_gb_per_s: float | None = None
     lease_s: float = 60.0  # how long computed KV waits to be pulled
-    drain_limit_s: float = 3600.0  # after it, streams end with an error that a client may retry
+    drain_limit_s: float = DRAIN_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,4 +84,4 @@ class RouterOptions:
     max_model_len: int | None = None
     max_wait_s: float = 60.0  # how long a request waits for a ready worker
     answer_limit_s: float = 600.0  # how long a worker may say nothing before it counts as failed
-    drain_limit_s: float = 3600.0
+    drain_limit_s: float = DRAIN_LIMIT_S

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from serving.options import RankOptions
+from serving.ports import cannot_listen
 
 RETRY_S = 0.2
 _HELLO = "roleratio-rank"
@@ -40,7 +41,7 @@ class RankHub:
         """Listen for ranks; the port. Without ranks there is nothing to listen for."""
         if self.expected == 0:
             return port
-        self._server = await asyncio.start_server(self._serve, host, port)
+        self._server = await _listen(self._serve, host, port)
         address: tuple[str, int] = self._server.sockets[0].getsockname()
         return address[1]
 
@@ -99,7 +100,7 @@ async def run(options: RankOptions) -> None:
 
 async def _stay(options: RankOptions, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Be a rank, ready on its own port, until the leader closes the connection."""
-    ready = await _listen(options)
+    ready = await _listen(_hang_up, options.host, options.port)
     try:
         writer.write(f"{_HELLO} {options.index}\n".encode())
         with suppress(ConnectionError):
@@ -108,12 +109,11 @@ async def _stay(options: RankOptions, reader: asyncio.StreamReader, writer: asyn
         ready.close()
 
 
-async def _listen(options: RankOptions) -> asyncio.Server:
+async def _listen(serve: Callable[..., Awaitable[None]], host: str, port: int) -> asyncio.Server:
     try:
-        return await asyncio.start_server(_hang_up, options.host, options.port)
+        return await asyncio.start_server(serve, host, port)
     except OSError as error:
-        where = f"{options.host}:{options.port}"
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}; is the port taken?") from error
+        raise cannot_listen(host, port, error) from error
 
 
 async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,8 +2,8 @@
 
 Rules:
 1. Nothing is sent before the first bytes of an answer are there, so that a failure before them can be hidden.
-2. Bytes go straight to the transport in one chunk per read: a response object's own `write` costs several
-   times as much. What a slow client has not read is bounded by its own max_tokens.
+2. Bytes go straight to the transport, in the chunks in which they came: a response object's own `write`
+   costs several times as much. What a slow client has not read is bounded by its own max_tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 from aiohttp import web
 
-from serving.api import chunk, completion_body, error_event, text_of, usage
+from serving.api import chunk, completion_body, error_event, text_of, unchunked, usage
 from serving.flight import Flight
 from serving.http import EVENT_STREAM, REQUEST_ID_HEADER, error_response
 
@@ -33,21 +33,24 @@ class Reply:
         self._response: web.StreamResponse | None = None
         self._out: asyncio.WriteTransport | None = None
 
-    async def pass_on(self, data: bytes) -> None:
-        """Send or gather some bytes of the answer. Raises ClientGone."""
-        if not self._flight.completion.stream:
-            self._gathered.append(data)
-            return
-        if self._out is None:
+    async def open(self) -> None:
+        """The first bytes of the answer are there: send the headers to a client that wants a stream."""
+        if self._flight.completion.stream:
             self._out = await self._open()
-        self._out.write(chunk(data))
+
+    def pass_on(self, data: bytes) -> None:
+        """Send or gather some bytes of the answer, chunk frames included."""
+        if self._out is not None:
+            self._out.write(data)
+        else:
+            self._gathered.append(data)
 
     async def end(self) -> web.StreamResponse:
         """The answer is whole."""
         if self._response is not None:
             await self._response.write_eof()
             return self._response
-        text, used = text_of(b"".join(self._gathered))
+        text, used = text_of(unchunked(b"".join(self._gathered)))
         used = used or usage(self._flight.prompt_tokens, self._flight.tokens)
         body = completion_body(self._flight.id, int(time.time()), self._model_name, text, used)
         return web.Response(body=body, content_type="application/json", headers={REQUEST_ID_HEADER: self._flight.id})

@@ -6,7 +6,7 @@ Rules:
 2. Offered work is counted at arrival, before any waiting; what the client did wrong is not offered work.
 3. Until the first token a failure starts again from prefill, MAX_FAILURES times at most. Afterwards the
    stream ends with an error event.
-4. A token costs one read, one count and one write; its JSON is not looked at.
+4. A token costs one read, one count and one write; its JSON is not looked at (see exchange.py).
 """
 
 from __future__ import annotations
@@ -165,12 +165,18 @@ class Router:
     async def _relay(self, request: web.Request, flight: Flight, hand_over: dict[str, Any]) -> web.StreamResponse:
         """Pass the events on as they come. Raises Again while nothing has been passed on."""
         reply = Reply(request, flight, self.options.model_name)
+        tokens = self.metrics.tokens
+
+        def pass_on(data: bytes) -> None:
+            if count := flight.count(data):
+                tokens(flight, count, now_s())
+            reply.pass_on(data)
+
+        deadline_s = now_s() + self.options.max_wait_s
         try:
-            async with self._dispatcher().decode(flight, hand_over, now_s() + self.options.max_wait_s) as content:
-                while data := await content.readany():
-                    if count := flight.count(data):
-                        self.metrics.tokens(flight, count, now_s())
-                    await reply.pass_on(data)
+            async with self._dispatcher().decode(flight, hand_over, deadline_s) as exchange:
+                await reply.open()
+                await exchange.follow(pass_on)
         except Again as error:
             if not flight.tokens:
                 raise

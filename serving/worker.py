@@ -120,7 +120,8 @@ class Worker(ABC):
             await asyncio.sleep(DRAIN_POLL_S)
 
     async def stop(self) -> None:
-        """Close everything; the ranks go with it."""
+        """Close everything; the ranks go with it, which is then no loss."""
+        self._was_whole = False
         if self._load is not None:
             self._load.cancel()
         if self._timer is not None:
@@ -149,7 +150,7 @@ class Worker(ABC):
     def _ranks_changed(self) -> None:
         whole = self._loaded and self._ranks.complete
         if whole and not self._was_whole:
-            log.info("%s worker: ready, %d ranks", self.role, self.options.group_size)
+            log.info("%s worker: ready, a group of %d", self.role, self.options.group_size)
         if self._was_whole and not whole:
             log.warning("%s worker: lost a rank: %s", self.role, self._missing())
             self.fail_all("a rank of its TP group is gone")

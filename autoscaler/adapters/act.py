@@ -18,7 +18,7 @@ from autoscaler.model import RoleFleet, Step
 from kubeapi import kinds
 from kubeapi.client import KubeClient, Object
 from kubeapi.kinds import Kind
-from policies.model import Reason, Stage
+from policies.model import Reason, Role, Stage
 
 WORKLOAD_KINDS = {"LeaderWorkerSet": kinds.LWS, "Deployment": kinds.DEPLOYMENT}
 EVENT_MESSAGE_MAX = 1000
@@ -60,9 +60,10 @@ async def send(client: KubeClient, patch: Patch) -> None:
     )
 
 
-def why_text(why: Sequence[Reason]) -> str:
-    """The reasons of the later stages in one line: what was sized, decided and planned."""
-    return "; ".join(str(reason) for reason in why if reason.stage in (Stage.SIZE, Stage.DECIDE, Stage.PLAN))
+def why_text(why: Sequence[Reason], role: Role) -> str:
+    """A role's reasons of the later stages in one line: what was sized, decided and planned."""
+    stages = (Stage.SIZE, Stage.DECIDE, Stage.PLAN)
+    return "; ".join(str(reason) for reason in why if reason.role in (role, None) and reason.stage in stages)
 
 
 async def record(

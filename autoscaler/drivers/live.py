@@ -94,7 +94,7 @@ class Controller:
         fleet = seen.fleet[step.role]
         assert isinstance(fleet, RoleFleet)
         patch = act.patch_for(step, fleet)
-        why = act.why_text(decision.why)
+        why = act.why_text(decision.why, step.role)
         if self._dry_run:
             log.info("would %s: %s", patch, why)
             return
@@ -117,7 +117,7 @@ class Controller:
             if unchanged or condition.type not in _TOLD or (before is None and not condition.message):
                 continue
             warning = condition.status == _TOLD[condition.type]
-            text = f"{condition.type}={condition.status} {condition.reason} {condition.message}".strip()
+            text = f"{condition.type}={condition.status}: {condition.message or condition.reason}"
             log.log(logging.WARNING if warning else logging.INFO, "%s", text)
             if not self._dry_run:
                 for fleet in _concerned(seen, condition):

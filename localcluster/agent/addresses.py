@@ -49,7 +49,7 @@ class Addresses:
 def declared_ports(pod: Object) -> list[int]:
     """The container ports that the pod says it will listen on."""
     containers = pod["spec"]["containers"]
-    return [port["containerPort"] for container in containers for port in container.get("ports") or []]
+    return [int(port["containerPort"]) for container in containers for port in container.get("ports") or []]
 
 
 def _hold(address: str) -> socket.socket | None:

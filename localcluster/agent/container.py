@@ -33,7 +33,9 @@ _RESTARTS: dict[str, Callable[[int], bool]] = {
     "Never": lambda code: False,
 }
 _NOT_RUNNABLE = 127
+PROBE_KINDS = ("startupProbe", "livenessProbe", "readinessProbe")
 
+Probes = dict[str, Probe | None]
 Tell = Callable[[str, str, Level], Awaitable[None]]
 
 
@@ -54,7 +56,7 @@ class Container:
     async def run(self, around: Surroundings) -> None:
         """Until it has ended for good."""
         back_off_s = FIRST_BACK_OFF_S
-        restarts = _RESTARTS[self._pod["spec"].get("restartPolicy", "Always")]
+        restarts = _RESTARTS.get(self._pod["spec"].get("restartPolicy"), _RESTARTS["Always"])
         while not self._stopping.is_set():
             began = time.monotonic()
             await self._run_once(around)
@@ -83,8 +85,7 @@ class Container:
     async def _run_once(self, around: Surroundings) -> None:
         started_at = timestamp(time.time())
         try:
-            env = environment(self._pod, self._spec, around)
-            argv = command_line(self._spec, env, sys.executable)
+            env, argv, probes = self._prepare(around)
             child = self._start(argv, env)
         except (ContainerConfigError, OSError) as error:
             await self._failed_to_start(error, started_at)
@@ -93,15 +94,24 @@ class Container:
         self.state.container_id = f"localcluster://{child.pid}"
         self._changed()
         try:
-            code = await self._watch(child, around.ip, env)
+            code = await self._watch(child, probes)
         finally:
             self._child = None
         self._ended(code, "Completed" if code == 0 else "Error", started_at)
 
-    async def _watch(self, child: Child, ip: str, env: dict[str, str]) -> int:
+    def _prepare(self, around: Surroundings) -> tuple[dict[str, str], list[str], Probes]:
+        try:
+            env = environment(self._pod, self._spec, around)
+            probes = {kind: probe_of(self._spec, kind, around.ip, env) for kind in PROBE_KINDS}
+            return env, command_line(self._spec, env, sys.executable), probes
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ContainerConfigError(f"container {self.state.name}: cannot be read: {what}") from error
+
+    async def _watch(self, child: Child, probes: Probes) -> int:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._announce(child))
-            probing = tasks.create_task(self._probe(ip, env))
+            probing = tasks.create_task(self._probe(probes))
             code = await child.wait()
             probing.cancel()
         return code
@@ -140,10 +150,8 @@ class Container:
             return
         self.state.restarts += 1
 
-    async def _probe(self, ip: str, env: dict[str, str]) -> None:
-        startup, live, ready = (
-            probe_of(self._spec, f"{kind}Probe", ip, env) for kind in ("startup", "liveness", "readiness")
-        )
+    async def _probe(self, probes: Probes) -> None:
+        startup, live, ready = (probes[kind] for kind in PROBE_KINDS)
         if startup:
             await self._until_started(startup)
         self.state.started = True

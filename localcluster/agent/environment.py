@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from kubeapi.client import Object
 from localcluster.nodes import NODE_IP
-from localcluster.objects import annotations_of, labels_of
+from localcluster.objects import ENV_LEADER_ADDRESS, annotations_of, labels_of
 
 # What a container image would bring along; nothing else of the agent's own environment reaches a pod.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
-ENV_LEADER_ADDRESS = "LWS_LEADER_ADDRESS"
 
 _REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
@@ -78,7 +77,7 @@ def leader_name(pod: Object) -> str | None:
     """The pod that LWS_LEADER_ADDRESS names, where a container asks for it."""
     for container in pod["spec"]["containers"]:
         for entry in container.get("env") or []:
-            if entry["name"] == ENV_LEADER_ADDRESS and entry.get("value"):
+            if entry.get("name") == ENV_LEADER_ADDRESS and entry.get("value"):
                 name: str = entry["value"].partition(".")[0]
                 return name
     return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -122,16 +123,14 @@ class Pod:
     async def _pull(self) -> None:
         image = self._containers[0].state.image
         text = annotations_of(self.object).get(names.ANNOTATION_IMAGE_PULL_S, "0")
-        try:
-            pull_s = max(0.0, float(text))
-        except ValueError:
-            wrong = f"annotation {names.ANNOTATION_IMAGE_PULL_S}: {text!r} is no number of seconds; using 0"
-            await self._tell("InvalidAnnotation", wrong, "Warning")
-            pull_s = 0.0
+        pull_s = _duration_s(text)
+        if pull_s is None:
+            wrong = f"annotation {names.ANNOTATION_IMAGE_PULL_S}: {text!r} is no duration; give seconds, like 2.5"
+            await self._tell("InvalidAnnotation", f"{wrong}; using 0", "Warning")
         if pull_s:
             await self._tell("Pulling", f'Pulling image "{image}"')
             await asyncio.sleep(pull_s)
-        await self._tell("Pulled", f'Successfully pulled image "{image}" in {pull_s:g}s')
+        await self._tell("Pulled", f'Successfully pulled image "{image}" in {pull_s or 0:g}s')
 
     async def _leader_ip(self, own_ip: str) -> str | None:
         leader = leader_name(self.object)
@@ -226,6 +225,14 @@ class Pod:
 
     async def _tell(self, reason: str, message: str, level: Level = "Normal") -> None:
         await self._host.events.record(POD, self.object, reason, message, level)
+
+
+def _duration_s(text: str) -> float | None:
+    try:
+        duration_s = float(text)
+    except ValueError:
+        return None
+    return duration_s if math.isfinite(duration_s) and duration_s >= 0 else None
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kubeapi.client import Object
 from localcluster.agent.child import Child
+from localcluster.agent.environment import ContainerConfigError
 
 Check = Callable[[], Awaitable[str | None]]
 
@@ -104,6 +105,8 @@ def _port(container: Object, port: int | str) -> int:
     for declared in container.get("ports") or []:
         if declared.get("name") == port:
             return int(declared["containerPort"])
+    if not str(port).isdigit():
+        raise ContainerConfigError(f"container {container.get('name')}: a probe names port {port!r}, which it has not")
     return int(port)
 
 

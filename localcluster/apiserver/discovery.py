@@ -1,12 +1,7 @@
 """What the server says about itself: version, groups, resources and just enough OpenAPI. Pure."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from localcluster.apiserver.kinds import SERVED, Served
-
-Object = dict[str, Any]
+from localcluster.apiserver.refusal import Object
 
 _VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0-localcluster", "platform": "linux/amd64"}
 _INFO = {"title": "localcluster", "version": "v1.37"}

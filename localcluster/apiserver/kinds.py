@@ -3,8 +3,6 @@
 Rule: what differs between kinds is a row here, a rule in schema.py or a column in table.py.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from kubeapi import kinds
@@ -67,3 +65,5 @@ SERVED = (
     Served(kinds.PODGROUP),
     Served(kinds.RRA, ("rra",), custom=True),
 )
+BY_PATH = {(row.kind.group, row.kind.version, row.kind.plural): row for row in SERVED}
+BY_OWNER = {(row.kind.api_version, row.kind.kind): row for row in SERVED}

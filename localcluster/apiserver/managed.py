@@ -5,11 +5,10 @@ Rules:
 2. A list is one leaf. What the server itself writes (uid, versions, times) belongs to nobody.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
-Object = dict[str, Any]
+from localcluster.apiserver.refusal import Object
+
 Path = tuple[str, ...]
 
 _NAMES = ("name", "generateName", "namespace", "uid", "resourceVersion", "generation", "managedFields")

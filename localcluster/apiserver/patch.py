@@ -6,8 +6,6 @@ Rules:
 3. A patch that cannot be applied is a 400 or 422 that names the operation.
 """
 
-from __future__ import annotations
-
 from copy import deepcopy
 from typing import Any
 

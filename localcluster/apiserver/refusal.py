@@ -3,8 +3,6 @@
 Rule: the message is one line that names the object or the field, and what was expected.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 Object = dict[str, Any]

@@ -6,8 +6,6 @@ Rules:
 3. What follows from a deletion (dependents, namespaces) is deferred, so that the answer does not wait.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,13 +16,14 @@ from typing import Any
 
 from localcluster.apiserver import managed
 from localcluster.apiserver.kinds import BY_OWNER, EVENTS, NAMESPACES, PODS, Served
-from localcluster.apiserver.refusal import Refusal, bad_request, conflict, invalid, not_found
+from localcluster.apiserver.refusal import Object, Refusal, bad_request, conflict, invalid, not_found
 from localcluster.apiserver.schema import default, validate
-from localcluster.apiserver.store import Entry, Object, Ref, Store
+from localcluster.apiserver.store import Entry, Ref, Store
 
 MAX_EVENTS = 2_000
 _FOREGROUND = "foregroundDeletion"
 _SERVER_META = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+_RESTORED = (*_SERVER_META, "name", "generateName", "namespace", "resourceVersion", "managedFields")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +77,15 @@ class Registry:
         validate(served, body, None)
         ref = Ref(served, namespace, meta["name"])
         if self.store.find(ref):
-            details = {"name": ref.name, "kind": served.resource}
-            raise Refusal(409, "AlreadyExists", f'{served.resource} "{ref.name}" already exists', details)
+            message = f'{served.resource} "{ref.name}" already exists'
+            raise Refusal(409, "AlreadyExists", message, name=ref.name, kind=served.resource)
         meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp()}
         meta |= {"generation": 1} if served.generation else {}
         meta["managedFields"] = _recorded(None, body, write)
         if write.dry_run:
             return Entry(body)
-        if served is EVENTS and self.store.count(EVENTS) >= MAX_EVENTS:
-            self._remove(min(self.store.scan(EVENTS), key=lambda row: _revision(row[1]))[0])
+        if served is EVENTS and len(events := self.store.scan(EVENTS)) >= MAX_EVENTS:
+            self._remove(min(events, key=lambda row: int(row[1].obj["metadata"]["resourceVersion"]))[0])
         entry = self.store.put(ref, body)
         if meta.get("ownerReferences"):
             self._defer(partial(self._check_owners, ref, meta["uid"]))
@@ -95,15 +94,13 @@ class Registry:
     def update(self, ref: Ref, change: Callable[[Object], Any], write: Write) -> Entry:
         """Store `change(copy of the object)`. Refuses with 404, 409 (stale) and 422."""
         old = self.store.get(ref)
-        new = change(old.fresh())
-        _check_identity(ref, old.obj, new)
-        binds = write.subresource == "binding"
+        new, known, binds = change(old.fresh()), old.fresh(), write.subresource == "binding"
+        _check_identity(ref, known, new)
         if write.subresource == "status":
-            new = old.fresh() | ({"status": new["status"]} if "status" in new else {})
+            new = {**old.fresh(), "status": new.get("status") or {}}
         elif ref.served.status and not binds:
-            _copy(old.fresh(), new, "status")
-        _copy(old.fresh()["metadata"], new["metadata"], "name", "namespace", "resourceVersion", *_SERVER_META)
-        _copy(old.fresh()["metadata"], new["metadata"], "managedFields", "generateName")
+            _restore(known, new, "status")
+        _restore(known["metadata"], new["metadata"], *_RESTORED)
         default(ref.served, new)
         validate(ref.served, new, None if binds else old.obj)
         if new == old.obj:
@@ -128,21 +125,22 @@ class Registry:
                 raise conflict(ref.served.resource, ref.name, why)
         grace_s = _grace_s(ref.served, old.obj, options.grace_s)
         waits = list(meta.get("finalizers") or [])
-        if options.propagation == "Foreground" and self.store.dependents(meta["uid"]) and _FOREGROUND not in waits:
+        dependents = self._dependents(meta["uid"])
+        if options.propagation == "Foreground" and dependents and _FOREGROUND not in waits:
             waits.append(_FOREGROUND)
-        if not write.dry_run and options.propagation == "Orphan":
-            for dependent in self.store.dependents(meta["uid"]):
+        if options.propagation == "Orphan" and not write.dry_run:
+            for dependent in dependents:
                 self.update(dependent, partial(_without_owner, meta["uid"]), _COLLECTOR)
         if not waits and not grace_s and ref.served is not NAMESPACES:
             return (old if write.dry_run else self._remove(ref)), True
-        if grace_s >= meta.get("deletionGracePeriodSeconds", grace_s + 1) and waits == (meta.get("finalizers") or []):
+        sooner = grace_s < meta.get("deletionGracePeriodSeconds", grace_s + 1)
+        if not sooner and waits == (meta.get("finalizers") or []):
             return old, False
         return self._begin_deletion(ref, old.fresh(), grace_s, waits, write), False
 
     def _enter_namespace(self, served: Served, namespace: str, meta: Object) -> None:
         if meta.setdefault("namespace", namespace) != namespace:
-            found = f"the namespace of the object ({meta['namespace']}) does not match"
-            raise bad_request(f"{found} the namespace on the request ({namespace})")
+            raise bad_request(f"metadata.namespace must be {namespace}, as in the path: {meta['namespace']!r}")
         home = self.store.find(Ref(NAMESPACES, "", namespace))
         if home is None:
             raise not_found("namespaces", namespace)
@@ -159,26 +157,28 @@ class Registry:
             obj["status"] = {"phase": "Terminating"}
         if write.dry_run:
             return Entry(obj)
-        entry = self.store.put(ref, obj)
         if ref.served is NAMESPACES:
             self._defer(partial(self._empty_namespace, ref.name))
         if _FOREGROUND in waits:
             self._defer(partial(self._collect, meta["uid"], "Foreground"))
-        return entry
+        return self.store.put(ref, obj)
 
     def _remove(self, ref: Ref) -> Entry:
         entry = self.store.remove(ref)
         meta = entry.obj["metadata"]
-        if self.store.dependents(meta["uid"]):
+        if self._dependents(meta["uid"]):
             self._defer(partial(self._collect, meta["uid"], "Background"))
         for owner in meta.get("ownerReferences") or []:
             self._defer(partial(self._finish_owner, owner["uid"]))
         self._finish_namespace(ref.namespace)
         return entry
 
+    def _dependents(self, uid: str) -> list[Ref]:
+        return list(self.store.dependents.get(uid, ()))
+
     def _collect(self, uid: str, propagation: str) -> None:
         """The dependents of an owner go, unless another owner of theirs lives."""
-        for ref in self.store.dependents(uid):
+        for ref in self._dependents(uid):
             owners = self.store.get(ref).obj["metadata"]["ownerReferences"]
             if any(owner["uid"] != uid and self._lives(owner) for owner in owners):
                 self.update(ref, partial(_without_owner, uid), _COLLECTOR)
@@ -187,21 +187,20 @@ class Registry:
 
     def _check_owners(self, ref: Ref, uid: str) -> None:
         """An object that was created for owners that are all gone is garbage from the start."""
-        entry = self.store.find(ref)
-        owners = entry.obj["metadata"].get("ownerReferences") if entry else None
-        if owners and self.store.by_uid(uid) == ref and not any(map(self._lives, owners)):
-            self.delete(ref, Deletion(), _COLLECTOR)
+        if self.store.by_uid.get(uid) == ref:
+            owners = self.store.get(ref).obj["metadata"].get("ownerReferences") or []
+            if owners and not any(map(self._lives, owners)):
+                self.delete(ref, Deletion(), _COLLECTOR)
 
     def _lives(self, owner: Object) -> bool:
         """Whether an owner may exist; of kinds not served here nothing is known."""
-        served = (owner["apiVersion"], owner["kind"]) in BY_OWNER
-        return not served or self.store.by_uid(owner["uid"]) is not None
+        return (owner["apiVersion"], owner["kind"]) not in BY_OWNER or owner["uid"] in self.store.by_uid
 
     def _finish_owner(self, uid: str) -> None:
         """The last dependent of a foreground deletion lets the owner go."""
-        ref = self.store.by_uid(uid)
+        ref = self.store.by_uid.get(uid)
         waits = self.store.get(ref).obj["metadata"].get("finalizers") or [] if ref else []
-        if ref and _FOREGROUND in waits and not self.store.dependents(uid):
+        if ref and _FOREGROUND in waits and not self._dependents(uid):
             self.update(ref, _without_foreground, _COLLECTOR)
 
     def _empty_namespace(self, namespace: str) -> None:
@@ -210,8 +209,7 @@ class Registry:
         self._finish_namespace(namespace)
 
     def _finish_namespace(self, namespace: str) -> None:
-        home = Ref(NAMESPACES, "", namespace)
-        entry = self.store.find(home)
+        entry = self.store.find(home := Ref(NAMESPACES, "", namespace))
         if entry and "deletionTimestamp" in entry.obj["metadata"] and not self.store.in_namespace(namespace):
             self._remove(home)
 
@@ -222,21 +220,15 @@ def _recorded(old: Object | None, new: Object, write: Write) -> list[Object]:
     return managed.record(old, new, manager=write.manager, subresource=subresource, now=timestamp())
 
 
-def _revision(entry: Entry) -> int:
-    return int(entry.obj["metadata"]["resourceVersion"])
-
-
 def _check_identity(ref: Ref, old: Object, new: Any) -> None:
     if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
         raise bad_request("the changed object has no metadata")
     meta, known = new["metadata"], old["metadata"]
-    for key in ("apiVersion", "kind"):
-        if new.get(key) != old[key]:
-            raise bad_request(f"{key} must stay {old[key]}, found {new.get(key)!r}")
-    for key in ("name", "namespace"):
-        if meta.get(key, known.get(key)) != known.get(key):
-            why = "Invalid value: field is immutable"
-            raise invalid(ref.served.qualified, ref.name, f"metadata.{key}", why)
+    same = [new.get(key) == old[key] for key in ("apiVersion", "kind")]
+    same += [meta.get(key, known.get(key)) == known.get(key) for key in ("name", "namespace")]
+    for field, is_same in zip(("apiVersion", "kind", "metadata.name", "metadata.namespace"), same, strict=True):
+        if not is_same:
+            raise invalid(ref.served.qualified, ref.name, field, "Invalid value: field is immutable")
     if (meta.get("uid") or known["uid"]) != known["uid"]:
         why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {known['uid']}"
         raise conflict(ref.served.resource, ref.name, why)
@@ -245,25 +237,23 @@ def _check_identity(ref: Ref, old: Object, new: Any) -> None:
         raise conflict(ref.served.resource, ref.name, why)
 
 
-def _copy(source: Object, target: Object, *keys: str) -> None:
+def _restore(known: Object, target: Object, *keys: str) -> None:
     for key in keys:
         target.pop(key, None)
-        if key in source:
-            target[key] = source[key]
+    target |= {key: known[key] for key in keys if key in known}
 
 
 def _grace_s(served: Served, obj: Object, asked_s: int | None) -> int:
     """Only a pod that a kubelet may be running is given time."""
-    over = (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-    if served is not PODS or over or not obj["spec"].get("nodeName"):
+    if served is not PODS or not obj["spec"].get("nodeName") or obj["status"]["phase"] in ("Succeeded", "Failed"):
         return 0
     own_s: int = obj["spec"]["terminationGracePeriodSeconds"]
     return own_s if asked_s is None else asked_s
 
 
 def _without_owner(uid: str, obj: Object) -> Object:
-    meta = obj["metadata"]
-    meta["ownerReferences"] = [owner for owner in meta["ownerReferences"] if owner["uid"] != uid]
+    owners = obj["metadata"]["ownerReferences"]
+    owners[:] = [owner for owner in owners if owner["uid"] != uid]
     return obj
 
 

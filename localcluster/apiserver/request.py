@@ -3,25 +3,20 @@
 Rule: what a client asks for and is not understood is refused here, never guessed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from localcluster.apiserver.kinds import BY_PATH, Served
-from localcluster.apiserver.refusal import Refusal, bad_request, no_such_path, not_served
+from localcluster.apiserver.refusal import Object, Refusal, bad_request, no_such_path, not_served
 from localcluster.apiserver.registry import Deletion, Write
-from localcluster.apiserver.store import Object, Ref
-
-Query = Mapping[str, str]
+from localcluster.apiserver.store import Ref
 
 _UNSERVED = {
     "apiextensions.k8s.io": "CustomResourceDefinitions: its table of kinds is fixed",
     "admissionregistration.k8s.io": "admission webhooks and policies",
     "authorization.k8s.io": "authorization: everything is allowed",
-    "authentication.k8s.io": "authentication: everybody may connect",
 }
 _UNSERVED_SUBS = {"exec", "attach", "portforward", "proxy", "ephemeralcontainers", "resize", "finalize", "token"}
 
@@ -52,61 +47,55 @@ def parse_path(path: str) -> Target:
     namespace = ""
     # `namespaces/a` and `namespaces/a/status` are the Namespace itself; what else is below is inside it.
     if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "finalize"):
-        namespace, parts = parts[1], parts[2:]
+        _, namespace, *parts = parts
     plural, name, subresource, *rest = [*parts, "", ""]
     served = BY_PATH.get((group, version, plural))
-    if served is None or any(rest) or bool(namespace) > served.kind.namespaced:
+    if served is None or any(rest) or ((name or namespace) and bool(namespace) != served.kind.namespaced):
         raise no_such_path(path)
     if subresource in _UNSERVED_SUBS:
         raise not_served(f"{plural}/{subresource}")
-    if subresource not in served.subresources or (name and served.kind.namespaced and not namespace):
+    if subresource not in served.subresources:
         raise no_such_path(path)
     return Target(served, namespace, name, subresource)
 
 
-def parse_write(query: Query, user_agent: str, subresource: str, body: Any) -> Write:
+def parse_write(query: Mapping[str, str], user_agent: str, subresource: str, body: Any) -> Write:
     """Who writes and whether for real; dryRun may also be in DeleteOptions."""
-    options = body.get("dryRun") if isinstance(body, dict) and body.get("kind") == "DeleteOptions" else None
-    dry_run = query.get("dryRun") or "".join(options or [])
-    if dry_run not in ("", "All"):
+    options = body if isinstance(body, dict) and body.get("kind") == "DeleteOptions" else {}
+    dry_run = query.get("dryRun") or options.get("dryRun") or ""
+    if dry_run not in ("", "All", ["All"]):
         raise bad_request(f"dryRun must be All, found {dry_run!r}")
     manager = query.get("fieldManager") or user_agent.split("/")[0] or "unknown"
     return Write(manager, subresource, bool(dry_run))
 
 
-def parse_deletion(query: Query, body: Any) -> Deletion:
+def parse_deletion(query: Mapping[str, str], body: Any) -> Deletion:
     """DeleteOptions from the body or the query."""
     options: Object = dict(query) | (body if isinstance(body, dict) else {})
     before = options.get("preconditions") or {}
     propagation = options.get("propagationPolicy") or "Background"
     if propagation not in ("Background", "Foreground", "Orphan"):
         raise bad_request(f"propagationPolicy must be Background, Foreground or Orphan, found {propagation!r}")
-    grace_s = options.get("gracePeriodSeconds")
-    return Deletion(
-        parse_int(grace_s, "gracePeriodSeconds"), propagation, before.get("uid"), before.get("resourceVersion")
-    )
+    grace_s = parse_int(options, "gracePeriodSeconds")
+    return Deletion(grace_s, propagation, before.get("uid"), before.get("resourceVersion"))
 
 
-def parse_int(value: Any, key: str) -> int | None:
-    """A non-negative integer, from JSON or from a query."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit():
-        raise bad_request(f"{key} must be a non-negative integer, found {value!r}")
-    return int(value)
+def parse_int(query: Mapping[str, Any], key: str) -> int | None:
+    """A non-negative integer, from JSON or from a query; None when there is none."""
+    text = "" if query.get(key) is None else str(query[key])
+    if text and not (text.isascii() and text.isdigit()):
+        raise bad_request(f"{key} must be a non-negative integer, found {text!r}")
+    return int(text) if text else None
 
 
 def parse_body(raw: bytes, content_type: str) -> Any:
     """The JSON of a body. Other types are refused: that also keeps web pages from posting here unasked."""
-    if not raw:
-        return None
     if content_type.startswith("application/apply-patch"):
         raise not_served("server-side apply; use a merge, strategic or JSON patch")
-    if content_type != "application/json" and not content_type.endswith("-patch+json"):
-        why = f"the body must be application/json, found {content_type or 'nothing'}"
-        raise Refusal(415, "UnsupportedMediaType", why)
+    if raw and content_type != "application/json" and not content_type.endswith("-patch+json"):
+        raise Refusal(415, "UnsupportedMediaType", f"the body must be application/json, found {content_type}")
     try:
-        return json.loads(raw)
+        return json.loads(raw) if raw else None
     except ValueError as error:
         raise bad_request(f"the body is not JSON: {error}") from error
 

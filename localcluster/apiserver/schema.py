@@ -6,8 +6,6 @@ Rules:
 3. A field that must not change is compared with the stored one.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -15,10 +13,10 @@ from copy import deepcopy
 from typing import Any
 
 from localcluster.apiserver.kinds import Served
-from localcluster.apiserver.refusal import Refusal, invalid
+from localcluster.apiserver.refusal import Object, Refusal, invalid
 from localcluster.apiserver.selectors import at
 
-Object = dict[str, Any]
+Refuse = Callable[[str, str], Refusal]
 
 _LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
@@ -39,25 +37,20 @@ _DEFAULTS: dict[str, Object] = {
     # Nothing forwards virtual addresses here: a Service without one says so.
     "Service": {"spec": {"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "None"}},
 }
-
 _REQUIRED = {
     **{"Deployment": "spec.selector", "ReplicaSet": "spec.selector", "PodGroup": "spec.schedulingPolicy"},
     **{"RoleRatioAutoscaler": "spec", "Event": "involvedObject"},
 }
-_MINIMUMS: dict[str, dict[str, int]] = {
-    "Pod": {"spec.terminationGracePeriodSeconds": 0},
-    "ReplicaSet": {"spec.replicas": 0},
-    "Deployment": {"spec.replicas": 0},
-    "LeaderWorkerSet": {"spec.replicas": 0, "spec.leaderWorkerTemplate.size": 1},
-    "PodGroup": {"spec.schedulingPolicy.gang.minCount": 1},
-    "Lease": {"spec.leaseDurationSeconds": 1},
+_MINIMUMS = {
+    **{"spec.replicas": 0, "spec.terminationGracePeriodSeconds": 0, "spec.leaderWorkerTemplate.size": 1},
+    **{"spec.schedulingPolicy.gang.minCount": 1, "spec.leaseDurationSeconds": 1},
 }
 _POD_SPECS: dict[str, tuple[str, ...]] = {
     "Pod": ("spec",),
-    "ReplicaSet": ("spec.template.spec",),
-    "Deployment": ("spec.template.spec",),
+    **dict.fromkeys(("ReplicaSet", "Deployment"), ("spec.template.spec",)),
     "LeaderWorkerSet": tuple(f"spec.leaderWorkerTemplate.{who}Template.spec" for who in ("worker", "leader")),
 }
+_POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
 
 
 def default(served: Served, obj: Object) -> None:
@@ -67,9 +60,7 @@ def default(served: Served, obj: Object) -> None:
 
 def _fill(obj: Object, defaults: Object) -> None:
     # Another `type` than the default's means another shape beside it.
-    if obj.get("type", defaults.get("type")) != defaults.get("type"):
-        return
-    for key, value in defaults.items():
+    for key, value in defaults.items() if obj.get("type", defaults.get("type")) == defaults.get("type") else ():
         if obj.get(key) is None:
             obj[key] = deepcopy(value)
         elif isinstance(value, dict) and isinstance(obj[key], dict):
@@ -78,33 +69,34 @@ def _fill(obj: Object, defaults: Object) -> None:
 
 def validate(served: Served, obj: Object, old: Object | None) -> None:
     """Refuse an object that the real server would refuse, or a change of what must not change."""
-    name = obj["metadata"].get("name")
-    kind = served.kind.kind
+    name, kind = obj["metadata"].get("name"), served.kind.kind
 
     def refuse(field: str, why: str) -> Refusal:
         return invalid(served.qualified, str(name), field, why)
 
     if not isinstance(name, str) or len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
         raise refuse("metadata.name", f"Invalid value: {name!r}: must be a lowercase RFC 1123 subdomain")
-    for field, test, expected in _SHAPES:
-        if (value := at(obj, field)) is not None and not test(value):
+    for field, (fits, expected) in _SHAPES.items():
+        if (value := at(obj, field)) is not None and not fits(value):
             raise refuse(field, f"Invalid value: {json.dumps(value)[:80]}: must be {expected}")
     if kind in _REQUIRED and not isinstance(at(obj, _REQUIRED[kind]), dict):
         raise refuse(_REQUIRED[kind], "Required value: must be an object")
-    for field, minimum in _MINIMUMS.get(kind, {}).items():
-        value = at(obj, field)
-        if value is not None and (type(value) is not int or value < minimum):
-            why = f"Invalid value: {json.dumps(value)[:80]}: must be an integer greater than or equal to {minimum}"
-            raise refuse(field, why)
     for field in _POD_SPECS.get(kind, ()):
         if at(obj, field) is not None or "leaderTemplate" not in field:
             _validate_containers(at(obj, field), field, refuse, needs_image=kind != "LeaderWorkerSet")
-    _validate_links(kind, obj, refuse)
-    if old is not None and kind in _FIXED and _FIXED[kind](obj["spec"]) != _FIXED[kind](old["spec"]):
+    if kind in ("Deployment", "ReplicaSet"):
+        labels = at(obj, "spec.template.metadata.labels") or {}
+        if not (at(obj, "spec.selector.matchLabels") or {}).items() <= labels.items():
+            raise refuse("spec.template.metadata.labels", f"Invalid value: {labels}: must match spec.selector")
+    if kind == "PodGroup":
+        policy = obj["spec"]["schedulingPolicy"]
+        if ("basic" in policy) == (at(policy, "gang.minCount") is not None):
+            raise refuse("spec.schedulingPolicy.gang.minCount", "Required value: either this or `basic`")
+    if old is not None and _fixed(kind, obj) != _fixed(kind, old):
         raise refuse("spec", f"Forbidden: field is immutable; only {_MUTABLE[kind]} may change")
 
 
-def _validate_containers(spec: Any, field: str, refuse: Callable[[str, str], Refusal], needs_image: bool) -> None:
+def _validate_containers(spec: Any, field: str, refuse: Refuse, needs_image: bool) -> None:
     containers = at(spec, "containers")
     if not isinstance(containers, list) or not containers:
         raise refuse(f"{field}.containers", "Required value: must be a list of at least one container")
@@ -116,66 +108,48 @@ def _validate_containers(spec: Any, field: str, refuse: Callable[[str, str], Ref
             raise refuse(f"{here}.image", "Required value")
 
 
-def _validate_links(kind: str, obj: Object, refuse: Callable[[str, str], Refusal]) -> None:
-    """Rules between fields."""
-    if kind in ("Deployment", "ReplicaSet"):
-        labels = at(obj, "spec.template.metadata.labels") or {}
-        wanted = at(obj, "spec.selector.matchLabels") or {}
-        if any(labels.get(key) != value for key, value in wanted.items()):
-            field = "spec.template.metadata.labels"
-            raise refuse(field, "Invalid value: `selector` does not match template `labels`")
+def _fixed(kind: str, obj: Object) -> Any:
+    """The part of a spec that can never change."""
+    if kind == "Pod":
+        spec = {key: value for key, value in obj["spec"].items() if key not in _POD_MUTABLE}
+        return spec | {"containers": [item | {"image": ""} for item in spec["containers"]]}
     if kind == "PodGroup":
-        policy = obj["spec"]["schedulingPolicy"]
-        if len(policy.keys() & {"basic", "gang"}) != 1:
-            raise refuse("spec.schedulingPolicy", "Invalid value: exactly one of `basic`, `gang` is required")
-        if "gang" in policy and at(policy, "gang.minCount") is None:
-            raise refuse("spec.schedulingPolicy.gang.minCount", "Required value")
+        policy = {key: value for key, value in obj["spec"]["schedulingPolicy"].items() if key != "gang"}
+        return obj["spec"] | {"schedulingPolicy": policy}
+    return at(obj, "spec.selector") if kind in _MUTABLE else None
 
 
-def _fixed_of_pod(spec: Object) -> Object:
-    mutable = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
-    fixed = {key: value for key, value in spec.items() if key not in mutable}
-    return fixed | {"containers": [item | {"image": ""} for item in spec["containers"]]}
-
-
-def _fixed_of_podgroup(spec: Object) -> Object:
-    policy = spec["schedulingPolicy"]
-    return spec | {"schedulingPolicy": {key: policy[key] for key in policy if key != "gang"}}
-
-
-_FIXED: dict[str, Callable[[Object], Any]] = {
-    "Pod": _fixed_of_pod,
-    "PodGroup": _fixed_of_podgroup,
-    "Deployment": lambda spec: spec["selector"],
-    "ReplicaSet": lambda spec: spec["selector"],
-}
 _MUTABLE = {
-    "Pod": "containers[*].image, tolerations, activeDeadlineSeconds and terminationGracePeriodSeconds",
+    "Pod": ", ".join(("containers[*].image", *_POD_MUTABLE)),
     "PodGroup": "schedulingPolicy.gang.minCount",
     **dict.fromkeys(("Deployment", "ReplicaSet"), "fields other than spec.selector"),
 }
 
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+Shape = tuple[Callable[[Any], bool], str]
 
 
-def _objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+def _at_least(minimum: int) -> Shape:
+    return lambda value: type(value) is int and value >= minimum, f"greater than or equal to {minimum}"
 
 
-_SHAPES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("metadata.labels", _texts, "an object of strings"),
-    ("metadata.annotations", _texts, "an object of strings"),
-    ("metadata.finalizers", lambda value: isinstance(value, list), "a list"),
-    ("metadata.ownerReferences", lambda value: _objects(value) and all(map(_is_owner, value)), "owners with uid"),
-    ("spec", lambda value: isinstance(value, dict), "an object"),
-    ("status", lambda value: isinstance(value, dict), "an object"),
-    ("status.conditions", _objects, "a list of objects"),
-    ("status.containerStatuses", _objects, "a list of objects"),
-    ("status.addresses", _objects, "a list of objects"),
-)
+def _objects(*keys: str) -> Shape:
+    def fits(value: Any) -> bool:
+        items = value if isinstance(value, list) else [None]
+        return all(isinstance(at(item, key), str) for item in items for key in keys)
+
+    return fits, f"a list of objects with {', '.join(keys)}"
 
 
-def _is_owner(owner: Object) -> bool:
-    return all(isinstance(owner.get(key), str) for key in ("apiVersion", "kind", "name", "uid"))
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+_SHAPES: dict[str, Shape] = {
+    **dict.fromkeys(("metadata.labels", "metadata.annotations"), (_is_texts, "an object of strings")),
+    "metadata.ownerReferences": _objects("apiVersion", "kind", "name", "uid"),
+    **dict.fromkeys(("spec", "status"), ((lambda value: isinstance(value, dict)), "an object")),
+    "status.conditions": _objects("type", "status"),
+    "status.containerStatuses": _objects("name"),
+    "status.addresses": _objects("type", "address"),
+    **{field: _at_least(minimum) for field, minimum in _MINIMUMS.items()},
+}

@@ -3,15 +3,12 @@
 Rule: a selector that cannot be read is a 400 that quotes it, never "matches all".
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from localcluster.apiserver.refusal import bad_request
+from localcluster.apiserver.refusal import Object, bad_request
 
-Object = dict[str, Any]
 Predicate = Callable[[Object], bool]
 
 _KEY = r"(?P<key>[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?)"

@@ -6,8 +6,6 @@ Rules:
 3. Only loopback names are answered: a web page cannot reach the server through a rebound DNS name.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json
@@ -22,25 +20,16 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from localcluster.apiserver import discovery, logs
-from localcluster.apiserver.kinds import NAMESPACES, PODS, SERVICES, Served
+from localcluster.apiserver import discovery, request, streams
+from localcluster.apiserver.kinds import NAMESPACES, PODS, SERVICES
 from localcluster.apiserver.patch import json_patch, merge_patch, strategic_merge_patch
-from localcluster.apiserver.refusal import Refusal, bad_request, success
+from localcluster.apiserver.refusal import Object, Refusal, bad_request, not_allowed
 from localcluster.apiserver.registry import Registry, Write, timestamp
-from localcluster.apiserver.request import (
-    Target,
-    check_object,
-    parse_body,
-    parse_deletion,
-    parse_int,
-    parse_path,
-    parse_write,
-)
+from localcluster.apiserver.request import Target, parse_int
 from localcluster.apiserver.selectors import Predicate, predicate
-from localcluster.apiserver.store import Entry, Object, Store, encode
+from localcluster.apiserver.store import Entry, Store, encode
 from localcluster.apiserver.subresources import scale_of, with_binding, with_scale
 from localcluster.apiserver.table import table
-from localcluster.apiserver.watch import Watch, line
 
 _log = logging.getLogger(__name__)
 
@@ -52,18 +41,18 @@ _PATCHES: dict[str, Callable[[Any, Any], Any]] = {
     "application/json-patch+json": json_patch,
     _STRATEGIC: strategic_merge_patch,
 }
+_SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
 class ApiServer:
     """The embedded API server, used once as an async context manager. A taken port raises OSError on entry."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, log_dir: Path | None = None) -> None:
-        self.host = host
-        self.port = port
+        self.host, self.port = host, port
         self.store = Store()
         self._log_dir = log_dir
         self._documents = discovery.documents()
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._streams: set[asyncio.Task[None]] = set()
         self._registry = Registry(self.store, lambda call: asyncio.get_running_loop().call_soon(call))
         for name in NAMESPACES_AT_START:
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -98,121 +87,126 @@ class ApiServer:
     def write_kubeconfig(self, path: Path) -> None:
         """A kubeconfig for kubectl and the official clients (JSON, which is YAML)."""
         name = "localcluster"
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": self.url}}],
-            "users": [{"name": name, "user": {}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "current-context": name,
-        }
+        clusters = [{"name": name, "cluster": {"server": self.url}}]
+        contexts = [{"name": name, "context": {"cluster": name, "user": name}}]
+        config = {"apiVersion": "v1", "kind": "Config", "clusters": clusters, "contexts": contexts}
+        config |= {"users": [{"name": name, "user": {}}], "current-context": name}
         path.write_text(json.dumps(config, indent=2) + "\n")
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, http: web.Request) -> web.StreamResponse:
         try:
-            return await self._dispatch(request)
+            return await self._dispatch(http)
         except Refusal as refusal:
             failure = refusal
         except web.HTTPRequestEntityTooLarge:
             failure = Refusal(413, "RequestEntityTooLarge", f"the body exceeds {_MAX_BODY_BYTES} bytes")
-        return _json(encode(failure.status()), failure.code)
+        return _json(failure.status(), failure.code)
 
-    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
-        host = request.host.rsplit(":", 1)[0]
+    async def _dispatch(self, http: web.Request) -> web.StreamResponse:
+        host, path = http.host.rsplit(":", 1)[0], http.path.rstrip("/")
         if host != "localhost" and not host.startswith("127."):
             raise Refusal(403, "Forbidden", f"this server is not called {host}")
-        path = request.path.rstrip("/")
-        if request.method == "GET" and path in ("/healthz", "/livez", "/readyz"):
+        if http.method == "GET" and path in ("/healthz", "/livez", "/readyz"):
             return web.Response(text="ok")
-        if request.method == "GET" and path in self._documents:
-            return _json(encode(self._documents[path]))
-        target = parse_path(path)
-        if request.method == "GET":
-            return await self._read(request, target)
-        body = parse_body(await request.read(), request.content_type)
-        agent = request.headers.get("User-Agent", "")
-        write = parse_write(request.query, agent, target.subresource, body)
-        if request.method == "POST":
-            return self._post(request, target, body, write)
-        if request.method in ("PUT", "PATCH") and target.subresource in ("", "status", "scale") and target.name:
-            return self._modify(request, target, body, write)
-        if request.method == "DELETE" and not target.subresource:
-            return self._delete(request, target, body, write)
-        raise Refusal(405, "MethodNotAllowed", f"{request.method} is not supported on {path}")
+        if http.method == "GET" and path in self._documents:
+            return _json(self._documents[path])
+        target = request.parse_path(path)
+        if http.method == "GET":
+            return await self._read(http, target)
+        body = request.parse_body(await http.read(), http.content_type)
+        agent = http.headers.get("User-Agent", "")
+        write = request.parse_write(http.query, agent, target.subresource, body)
+        if http.method == "POST":
+            return self._post(http, target, body, write)
+        if http.method in ("PUT", "PATCH") and target.name and target.subresource in ("", "status", "scale"):
+            return self._modify(http, target, body, write)
+        if http.method == "DELETE" and not target.subresource:
+            return self._delete(http, target, body, write)
+        raise not_allowed(f"{http.method} {path}")
 
-    async def _read(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def _read(self, http: web.Request, target: Target) -> web.StreamResponse:
+        if not target.name and http.query.get("watch") in ("true", "1"):
+            return await self._watch(http, target)
         if not target.name:
-            watches = request.query.get("watch") in ("true", "1")
-            return await self._watch(request, target) if watches else self._list(request, target)
+            return self._list(http, target)
         entry = self.store.get(target.ref)
         if target.subresource == "log":
-            path = logs.find(entry.obj, request.query.get("container", ""), self._log_dir)
-            parts = logs.chunks(path, request.query, self.store, target.ref, entry)
-            return await self._stream(request, "text/plain", parts, None)
+            return await self._log(http, target, entry.obj)
         if target.subresource in ("binding", "eviction"):
-            raise Refusal(405, "MethodNotAllowed", f"{target.subresource} can only be created")
-        return self._answer(request, target, entry)
+            raise not_allowed(f"GET of a {target.subresource}")
+        return _answer(http, target, entry)
 
-    def _list(self, request: web.Request, target: Target) -> web.StreamResponse:
-        matches = _selectors(target.served, request)
-        rows = list(self.store.scan(target.served, target.namespace))
-        revision = self.store.revision
-        if token := request.query.get("continue"):
-            revision, *start = _read_token(token)
+    def _list(self, http: web.Request, target: Target) -> web.StreamResponse:
+        matches, limit = _selectors(http, target), parse_int(http.query, "limit")
+        rows, revision = self.store.scan(target.served, target.namespace), self.store.revision
+        if token := http.query.get("continue"):
+            revision, *last = _read_token(token)
             self.store.changes_since(target.served, revision)
-            rows = [row for row in rows if [row[0].namespace, row[0].name] > start]
+            rows = [row for row in rows if [row[0].namespace, row[0].name] > last]
         if matches is not None:
             rows = [row for row in rows if matches(row[1].obj)]
         meta: Object = {"resourceVersion": str(revision)}
-        limit = parse_int(request.query.get("limit"), "limit")
         if limit and len(rows) > limit:
-            last = rows[limit - 1][0]
-            token = base64.urlsafe_b64encode(encode([revision, last.namespace, last.name])).decode()
-            meta |= {"continue": token, "remainingItemCount": len(rows) - limit}
-            rows = rows[:limit]
-        if _wants_table(request):
-            return _json(_table(request, target, [entry.obj for _, entry in rows], meta))
+            left, (ref, _) = len(rows) - limit, rows[limit - 1]
+            token = base64.urlsafe_b64encode(encode([revision, ref.namespace, ref.name])).decode()
+            rows, meta = rows[:limit], meta | {"continue": token, "remainingItemCount": left}
+        if _wants_table(http):
+            return _json(_table(http, target, [entry.obj for _, entry in rows], meta))
         kind = target.served.kind
         head = encode({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta})
         return _json(b'%s,"items":[%s]}' % (head[:-1], b",".join(entry.data for _, entry in rows)))
 
-    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
-        query = request.query
-        first = count()
+    async def _watch(self, http: web.Request, target: Target) -> web.StreamResponse:
+        query, rendered = http.query, count()
+        initial = query.get("sendInitialEvents") == "true"
 
         def render(data: bytes) -> bytes:
-            if not _wants_table(request):
+            if not _wants_table(http):
                 return data
             obj = json.loads(data)
-            meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
-            return _table(request, target, [obj], meta, header=next(first) == 0)
+            made = _table(http, target, [obj], {"resourceVersion": obj["metadata"]["resourceVersion"]})
+            return encode(made | ({"columnDefinitions": None} if next(rendered) else {}))
 
-        initial = query.get("sendInitialEvents") == "true"
-        watch = Watch(
+        watch = streams.Watch(
             target.served,
             target.namespace,
-            _selectors(target.served, request),
-            since=0 if initial else parse_int(query.get("resourceVersion"), "resourceVersion") or 0,
+            _selectors(http, target),
+            since=0 if initial else parse_int(query, "resourceVersion") or 0,
             bookmarks=query.get("allowWatchBookmarks") in ("true", "1"),
             marks_initial=initial,
             render=render,
         )
         if watch.since:
             self.store.changes_since(target.served, watch.since)
-        changed = asyncio.Event()
-        self.store.listeners(target.served).add(changed.set)
+        changed, listeners = asyncio.Event(), self.store.listeners(target.served)
+        listeners.add(changed.set)
         try:
-            timeout_s = parse_int(query.get("timeoutSeconds"), "timeoutSeconds")
-            return await self._stream(request, "application/json", watch.lines(self.store, changed), timeout_s)
+            return await self._stream(http, "application/json", watch.lines(self.store, changed))
         finally:
-            self.store.listeners(target.served).discard(changed.set)
+            listeners.discard(changed.set)
 
-    async def _stream(
-        self, request: web.Request, content_type: str, parts: AsyncIterator[bytes], timeout_s: int | None
-    ) -> web.StreamResponse:
-        """Send parts until they end, the time is over, the client leaves or the server stops."""
-        response = web.StreamResponse(headers={"Content-Type": content_type})
-        await response.prepare(request)
+    async def _log(self, http: web.Request, target: Target, pod: Object) -> web.StreamResponse:
+        names = [item["name"] for item in pod["spec"]["containers"]]
+        name = http.query.get("container") or names[0]
+        if name not in names:
+            raise bad_request(f"container {name} is not valid for pod {target.name}; expected one of {names}")
+        path = (self._log_dir or Path()) / f"{target.namespace}_{target.name}_{name}.log"
+        if self._log_dir is None or not path.is_file():
+            raise bad_request(f'container "{name}" in pod "{target.name}" is waiting to start')
+
+        def follows() -> bool:
+            entry = self.store.find(target.ref)
+            runs = entry is not None and entry.obj["status"].get("phase") not in ("Succeeded", "Failed")
+            return runs and http.query.get("follow") == "true"
+
+        chunks = streams.log_chunks(path, parse_int(http.query, "tailLines"), follows)
+        return await self._stream(http, "text/plain", chunks)
+
+    async def _stream(self, http: web.Request, kind: str, parts: AsyncIterator[bytes]) -> web.StreamResponse:
+        """Send parts until they end, the client's time is over, the client leaves or the server stops."""
+        response = web.StreamResponse(headers={"Content-Type": kind})
+        timeout_s = parse_int(http.query, "timeoutSeconds") or None
+        await response.prepare(http)
 
         async def send() -> None:
             try:
@@ -220,12 +214,12 @@ class ApiServer:
                     if part:
                         await response.write(part)
             except Refusal as refusal:
-                await response.write(line("ERROR", encode(refusal.status())))
+                await response.write(streams.line("ERROR", encode(refusal.status())))
 
         task = asyncio.create_task(send())
         self._streams.add(task)
         try:
-            await asyncio.wait([task], timeout=timeout_s or None)
+            await asyncio.wait([task], timeout=timeout_s)
         finally:
             self._streams.discard(task)
             task.cancel()
@@ -233,79 +227,72 @@ class ApiServer:
                 await task
         return response
 
-    def _post(self, request: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
+    def _post(self, http: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
+        if not target.name:
+            checked = request.check_object(target, body)
+            return _answer(http, target, self._registry.create(target.served, target.namespace, checked, write), 201)
         if target.subresource == "binding":
             self._registry.update(target.ref, lambda pod: with_binding(pod, body, timestamp()), write)
         elif target.subresource == "eviction":
             options = body.get("deleteOptions") if isinstance(body, dict) else None
-            self._registry.delete(target.ref, parse_deletion({}, options), write)
-        elif target.name:
-            raise Refusal(405, "MethodNotAllowed", "POST needs the path of a collection")
+            self._registry.delete(target.ref, request.parse_deletion({}, options), write)
         else:
-            checked = check_object(target, body)
-            entry = self._registry.create(target.served, target.namespace, checked, write)
-            return self._answer(request, target, entry, 201)
-        return _json(encode(success({}, 201)), 201)
+            raise not_allowed("POST to an object")
+        return _json(_SUCCESS | {"code": 201}, 201)
 
-    def _modify(self, request: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
-        scales = target.subresource == "scale"
-        apply: Callable[[Any, Any], Any]
-        if request.method == "PATCH":
-            if request.content_type == _STRATEGIC and target.served.custom and not scales:
-                why = f"{target.served.resource} knows no strategic merge patch; use a merge patch"
-                raise Refusal(415, "UnsupportedMediaType", why)
-            if request.content_type not in _PATCHES:
-                raise Refusal(415, "UnsupportedMediaType", f"not a patch type: {request.content_type}")
-            apply = _PATCHES[request.content_type]
-        else:
-            body = body if scales else check_object(target, body)
-            apply = _replace
+    def _modify(self, http: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
+        scales, apply = target.subresource == "scale", _PATCHES.get(http.content_type)
+        if http.method == "PUT":
+            body, apply = body if scales else request.check_object(target, body), _replace
+        elif apply is None or (http.content_type == _STRATEGIC and target.served.custom and not scales):
+            why = f"{http.content_type} is not a patch type of {target.served.resource}; use a merge patch"
+            raise Refusal(415, "UnsupportedMediaType", why)
+        change = apply
 
-        def change(obj: Object) -> Any:
-            return with_scale(obj, apply(scale_of(target.served, obj), body)) if scales else apply(obj, body)
+        def changed(obj: Object) -> Any:
+            return with_scale(obj, change(scale_of(target.served, obj), body)) if scales else change(obj, body)
 
-        return self._answer(request, target, self._registry.update(target.ref, change, write))
+        return _answer(http, target, self._registry.update(target.ref, changed, write))
 
-    def _delete(self, request: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
-        options = parse_deletion(request.query, body)
-        details: Object = {"name": target.name, "group": target.served.kind.group, "kind": target.served.kind.plural}
+    def _delete(self, http: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
+        options, kind = request.parse_deletion(http.query, body), target.served.kind
+        details = {"name": target.name, "group": kind.group, "kind": kind.plural}
         if not target.name:
-            matches = _selectors(target.served, request)
-            for ref, entry in list(self.store.scan(target.served, target.namespace)):
+            matches = _selectors(http, target)
+            for ref, entry in self.store.scan(target.served, target.namespace):
                 if matches is None or matches(entry.obj):
                     self._registry.delete(ref, options, write)
-            return _json(encode(success(details)))
+            return _json(_SUCCESS | {"details": details})
         entry, gone = self._registry.delete(target.ref, options, write)
         if gone and target.served not in (PODS, SERVICES):
-            return _json(encode(success(details | {"uid": entry.obj["metadata"]["uid"]})))
-        return self._answer(request, target, entry)
+            return _json(_SUCCESS | {"details": details | {"uid": entry.obj["metadata"]["uid"]}})
+        return _answer(http, target, entry)
 
-    def _answer(self, request: web.Request, target: Target, entry: Entry, status: int = 200) -> web.StreamResponse:
-        if target.subresource == "scale":
-            return _json(encode(scale_of(target.served, entry.obj)), status)
-        if _wants_table(request):
-            meta = {"resourceVersion": entry.obj["metadata"].get("resourceVersion", "")}
-            return _json(_table(request, target, [entry.obj], meta), status)
-        return _json(entry.data, status)
+
+def _answer(http: web.Request, target: Target, entry: Entry, status: int = 200) -> web.Response:
+    if target.subresource == "scale":
+        return _json(scale_of(target.served, entry.obj), status)
+    if _wants_table(http):
+        return _json(_table(http, target, [entry.obj], {}), status)
+    return _json(entry.data, status)
 
 
 def _replace(old: Any, new: Any) -> Any:
     return new
 
 
-def _selectors(served: Served, request: web.Request) -> Predicate | None:
-    query = request.query
-    return predicate(query.get("labelSelector", ""), query.get("fieldSelector", ""), served.fields)
+def _selectors(http: web.Request, target: Target) -> Predicate | None:
+    known = ("metadata.name", "metadata.namespace", *target.served.fields)
+    return predicate(http.query.get("labelSelector", ""), http.query.get("fieldSelector", ""), known)
 
 
-def _wants_table(request: web.Request) -> bool:
-    return ";as=Table" in request.headers.get("Accept", "").split(",")[0].replace(" ", "")
+def _wants_table(http: web.Request) -> bool:
+    return ";as=Table" in http.headers.get("Accept", "").split(",")[0].replace(" ", "")
 
 
-def _table(request: web.Request, target: Target, objects: list[Object], meta: Object, header: bool = True) -> bytes:
-    include = request.query.get("includeObject", "Metadata")
-    made = table(target.served, objects, datetime.now(UTC), meta, include)
-    return encode(made if header else made | {"columnDefinitions": None})
+def _table(http: web.Request, target: Target, objects: list[Object], meta: Object) -> Object:
+    include = http.query.get("includeObject", "Metadata")
+    return table(target.served, objects, datetime.now(UTC), meta, include)
 
 
 def _read_token(token: str) -> list[Any]:
@@ -316,5 +303,6 @@ def _read_token(token: str) -> list[Any]:
         raise bad_request("the continue token is not one of this server's") from None
 
 
-def _json(data: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=data, status=status, content_type="application/json")
+def _json(data: bytes | Object, status: int = 200) -> web.Response:
+    body = data if isinstance(data, bytes) else encode(data)
+    return web.Response(body=body, status=status, content_type="application/json")

@@ -6,18 +6,14 @@ Rules:
 3. The history holds serialized objects only, so that 2,000 events of a kind cost megabytes, not tens of them.
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from localcluster.apiserver.kinds import SERVED, Served
-from localcluster.apiserver.refusal import Refusal, not_found
-
-Object = dict[str, Any]
+from localcluster.apiserver.refusal import Object, Refusal, not_found
 
 HISTORY_EVENTS = 2_000
 
@@ -57,28 +53,30 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class _Shelf:
-    namespaces: defaultdict[str, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
+    spaces: defaultdict[str, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     history: deque[Change] = field(default_factory=lambda: deque(maxlen=HISTORY_EVENTS))
     forgotten_revision: int = 0
     listeners: set[Callable[[], None]] = field(default_factory=set)
 
 
 def encode(obj: Any) -> bytes:
-    """Compact JSON."""
     return json.dumps(obj, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class Store:
-    """All objects. Everything here is synchronous, so every method is atomic."""
+    """All objects. Everything here is synchronous, so every method is atomic.
+
+    `by_uid` says where an object lives, `dependents` which objects have an ownerReference to a uid.
+    """
 
     def __init__(self) -> None:
         self.revision = 1
+        self.by_uid: dict[str, Ref] = {}
+        self.dependents: defaultdict[str, set[Ref]] = defaultdict(set)
         self._shelves = {served: _Shelf() for served in SERVED}
-        self._dependents: defaultdict[str, set[Ref]] = defaultdict(set)
-        self._by_uid: dict[str, Ref] = {}
 
     def find(self, ref: Ref) -> Entry | None:
-        return self._shelves[ref.served].namespaces.get(ref.namespace, {}).get(ref.name)
+        return self._shelves[ref.served].spaces[ref.namespace].get(ref.name)
 
     def get(self, ref: Ref) -> Entry:
         """The object. Refuses with 404."""
@@ -86,30 +84,33 @@ class Store:
             return entry
         raise not_found(ref.served.resource, ref.name)
 
-    def scan(self, served: Served, namespace: str = "") -> Iterator[tuple[Ref, Entry]]:
+    def scan(self, served: Served, namespace: str = "") -> list[tuple[Ref, Entry]]:
         """Objects in the order of etcd; an empty namespace means all of them."""
-        shelf = self._shelves[served].namespaces
-        for space in [namespace] if namespace else sorted(shelf):
-            objects = shelf.get(space, {})
-            for name in sorted(objects):
-                yield Ref(served, space, name), objects[name]
+        spaces = self._shelves[served].spaces
+        chosen = [namespace] if namespace else sorted(spaces)
+        return [(Ref(served, space, name), spaces[space][name]) for space in chosen for name in sorted(spaces[space])]
+
+    def in_namespace(self, namespace: str) -> list[Ref]:
+        """Everything that a namespace holds."""
+        return [ref for served in SERVED if served.kind.namespaced for ref, _ in self.scan(served, namespace)]
 
     def put(self, ref: Ref, obj: Object) -> Entry:
         """Store a new version; the store owns `obj` from here on."""
-        old = self.find(ref)
-        entry = self._next(obj)
-        self._shelves[ref.served].namespaces[ref.namespace][ref.name] = entry
-        self._index(ref, old, entry)
+        old, entry = self.find(ref), self._next(obj)
+        self._shelves[ref.served].spaces[ref.namespace][ref.name] = entry
         self._publish(ref, "MODIFIED" if old else "ADDED", entry, old)
+        for uid in _owner_uids(obj):
+            self.dependents[uid].add(ref)
+        self.by_uid[obj["metadata"]["uid"]] = ref
         return entry
 
     def remove(self, ref: Ref) -> Entry:
         """Take the object away; the last event shows it with the revision of its removal."""
         old = self.get(ref)
         entry = self._next(old.fresh())
-        del self._shelves[ref.served].namespaces[ref.namespace][ref.name]
-        self._index(ref, old, None)
+        del self._shelves[ref.served].spaces[ref.namespace][ref.name]
         self._publish(ref, "DELETED", entry, old)
+        del self.by_uid[old.obj["metadata"]["uid"]]
         return entry
 
     def changes_since(self, served: Served, revision: int) -> list[Change]:
@@ -132,37 +133,10 @@ class Store:
         """Called after every change of the kind; add and discard freely."""
         return self._shelves[served].listeners
 
-    def count(self, served: Served) -> int:
-        return sum(map(len, self._shelves[served].namespaces.values()))
-
-    def dependents(self, uid: str) -> list[Ref]:
-        """Objects with an ownerReference to `uid`."""
-        return list(self._dependents.get(uid, ()))
-
-    def by_uid(self, uid: str) -> Ref | None:
-        return self._by_uid.get(uid)
-
-    def in_namespace(self, namespace: str) -> list[Ref]:
-        """Everything that a namespace holds."""
-        rows = ((served, shelf.namespaces.get(namespace, {})) for served, shelf in self._shelves.items())
-        return [Ref(served, namespace, name) for served, names in rows if namespace for name in names]
-
     def _next(self, obj: Object) -> Entry:
         self.revision += 1
         obj["metadata"]["resourceVersion"] = str(self.revision)
         return Entry(obj)
-
-    def _index(self, ref: Ref, old: Entry | None, new: Entry | None) -> None:
-        for uid in _owner_uids(old):
-            self._dependents[uid].discard(ref)
-            if not self._dependents[uid]:
-                del self._dependents[uid]
-        for uid in _owner_uids(new):
-            self._dependents[uid].add(ref)
-        if old:
-            self._by_uid.pop(old.obj["metadata"]["uid"], None)
-        if new:
-            self._by_uid[new.obj["metadata"]["uid"]] = ref
 
     def _publish(self, ref: Ref, kind: str, after: Entry, before: Entry | None) -> None:
         shelf = self._shelves[ref.served]
@@ -170,9 +144,13 @@ class Store:
             shelf.forgotten_revision = shelf.history[0].revision
         data = before.data if before else None
         shelf.history.append(Change(self.revision, kind, ref.namespace, after.data, data))
+        for uid in _owner_uids(before.obj) if before else ():
+            self.dependents[uid].discard(ref)
+            if not self.dependents[uid]:
+                del self.dependents[uid]
         for callback in shelf.listeners:
             callback()
 
 
-def _owner_uids(entry: Entry | None) -> set[str]:
-    return {owner["uid"] for owner in entry.obj["metadata"].get("ownerReferences") or []} if entry else set()
+def _owner_uids(obj: Object) -> set[str]:
+    return {owner["uid"] for owner in obj["metadata"].get("ownerReferences") or []}

@@ -3,15 +3,11 @@
 Rule: a subresource writes its own field and nothing else.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from localcluster.apiserver.kinds import Served
-from localcluster.apiserver.refusal import bad_request, conflict, invalid
+from localcluster.apiserver.refusal import Object, bad_request, conflict, invalid
 from localcluster.apiserver.selectors import at, selector_text
-
-Object = dict[str, Any]
 
 
 def scale_of(served: Served, obj: Object) -> Object:
@@ -44,18 +40,17 @@ def with_scale(obj: Object, scale: Any) -> Object:
 
 def with_binding(pod: Object, binding: Any, now: str) -> Object:
     """The pod on the node that a Binding names."""
-    meta, node = pod["metadata"], at(binding, "target.name")
-    if not isinstance(node, str) or not node or at(binding, "target.kind") not in (None, "", "Node"):
-        raise bad_request("a Binding needs target.kind Node and target.name")
-    if meta.get("deletionTimestamp"):
-        raise conflict("pods", meta["name"], f"pod {meta['name']} is being deleted, cannot be assigned to a host")
-    if taken := pod["spec"].get("nodeName"):
-        raise conflict("pods", meta["name"], f'pod {meta["name"]} is already assigned to node "{taken}"')
+    meta, node, taken = pod["metadata"], at(binding, "target.name"), pod["spec"].get("nodeName")
+    if not isinstance(node, str) or not node:
+        raise bad_request("a Binding needs target.name, the name of a node")
+    if taken or meta.get("deletionTimestamp"):
+        why = f'already assigned to node "{taken}"' if taken else "being deleted, cannot be assigned to a host"
+        raise conflict("pods", meta["name"], f"pod {meta['name']} is {why}")
     meta["uid"] = at(binding, "metadata.uid") or meta["uid"]
     if annotations := at(binding, "metadata.annotations"):
         meta["annotations"] = (meta.get("annotations") or {}) | annotations
     pod["spec"]["nodeName"] = node
-    others = [item for item in at(pod, "status.conditions") or [] if item.get("type") != "PodScheduled"]
+    others = [item for item in at(pod, "status.conditions") or [] if item["type"] != "PodScheduled"]
     scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
     pod["status"]["conditions"] = [*others, scheduled]
     return pod

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from kubeapi import names
 from kubeapi.cache import Cache, key_of
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
 _SEEN_WITHIN_S = 5.0
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 _KINDS = (NODE, POD, REPLICASET, DEPLOYMENT, LWS)
 
 
@@ -66,21 +68,29 @@ def lws_actions(world: World, now: str) -> Iterable[Action]:
         pods[pod["metadata"]["namespace"], labels_of(pod).get(names.LWS_NAME)].append(pod)
     for lws in world.all(LWS):
         meta = lws["metadata"]
-        yield from plan_lws(lws, pods[meta["namespace"], meta["name"]], now)
+        yield from _planned(LWS, lws, plan_lws, pods[meta["namespace"], meta["name"]], now)
 
 
 def deployment_actions(world: World, now: str) -> Iterable[Action]:
     """All Deployments and ReplicaSets."""
     replicasets, pods = _by_owner(world.all(REPLICASET)), _by_owner(world.all(POD))
     for deployment in world.all(DEPLOYMENT):
-        yield from plan_deployment(deployment, replicasets[uid(deployment)], now)
+        yield from _planned(DEPLOYMENT, deployment, plan_deployment, replicasets[uid(deployment)], now)
     for replicaset in world.all(REPLICASET):
-        yield from plan_replicaset(replicaset, pods[uid(replicaset)])
+        yield from _planned(REPLICASET, replicaset, plan_replicaset, pods[uid(replicaset)])
 
 
 def binding_actions(world: World, now: str) -> Iterable[Action]:
     """All pods that wait for the default scheduler."""
     return plan_bindings(world.all(POD), world.all(NODE), now)
+
+
+def _planned(kind: Kind, obj: Object, plan: Callable[..., list[Action]], *args: Any) -> list[Action]:
+    """The plan of one object; one that cannot be read is told so and stops no other."""
+    try:
+        return plan(obj, *args)
+    except _MALFORMED as error:
+        return [Note(kind, obj, "InvalidSpec", f"cannot be read: {type(error).__name__}: {error}", "Warning")]
 
 
 def _by_owner(objects: Iterable[Object]) -> defaultdict[str | None, list[Object]]:

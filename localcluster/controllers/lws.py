@@ -21,6 +21,7 @@ from kubeapi.client import Object
 from kubeapi.kinds import LWS, POD
 from localcluster.controllers.actions import Action, Create, Delete, Note, Patch
 from localcluster.objects import (
+    ENV_LEADER_ADDRESS,
     Condition,
     annotations_of,
     content_hash,
@@ -34,7 +35,6 @@ from localcluster.objects import (
 )
 
 LEADER_NAME = "leaderworkerset.sigs.k8s.io/leader-name"
-ENV_LEADER_ADDRESS = "LWS_LEADER_ADDRESS"
 
 
 @dataclass(slots=True)
@@ -158,9 +158,8 @@ def _lost(pod: Object) -> str | None:
     if status.get("phase") == "Failed":
         return f"failed: {status.get('message') or status.get('reason') or 'no message'}"
     for container in status.get("containerStatuses") or []:
-        ended = (container.get("lastState") or {}).get("terminated")
-        if ended or container.get("restartCount"):
-            code = (ended or {}).get("exitCode", "unknown")
+        if container.get("restartCount"):
+            code = ((container.get("lastState") or {}).get("terminated") or {}).get("exitCode", "unknown")
             return f"had a container restart ({container['name']}, exit code {code})"
     return None
 
@@ -240,12 +239,13 @@ def _status(wanted: Wanted, groups: dict[int, Group], now: str) -> Iterator[Patc
     ready = sum(group.ready for group in existing)
     updated = [group for group in existing if group.revision == wanted.revision]
     served = sum(group.ready for group in updated if group.index < wanted.replicas)
+    rolling = len(updated) < len(existing)
     complete = served == wanted.replicas == len(existing)
     text = f"{served} of {wanted.replicas} groups are ready"
     conditions = [
         Condition("Available", complete, "AllGroupsReady" if complete else "GroupsNotReady", text),
         Condition("Progressing", not complete, "Settled" if complete else "GroupsProgressing", text),
-        Condition("UpdateInProgress", len(updated) < len(existing), "GroupsUpdating"),
+        Condition("UpdateInProgress", rolling, "GroupsUpdating" if rolling else "AllGroupsUpdated"),
     ]
     status: Object = {
         "observedGeneration": wanted.lws["metadata"].get("generation", 1),

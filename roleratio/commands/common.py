@@ -8,7 +8,8 @@ import errno
 import logging
 import math
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CONTROLLER_PORT = 9470
 """Where a controller serves its status unless told otherwise, and where `explain` asks."""
 
+_ASYNCIO_BIND = "error while attempting to bind"
 _ADDRESS_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 
@@ -68,7 +70,10 @@ def run_server(server: Coroutine[Any, Any, Any]) -> None:
         asyncio.run(server)
     except OSError as error:
         if error.errno in _ADDRESS_ERRORS:
-            raise UserError(f"{error.strerror or error}; give another port or address") from error
+            text = error.strerror or str(error)
+            # asyncio's own words name no remedy; those of a room do.
+            remedy = "; give another port or address" if text.startswith(_ASYNCIO_BIND) else ""
+            raise UserError(text + remedy) from error
         raise
 
 
@@ -83,6 +88,17 @@ def kubeconfig_out(option: str, path: Path) -> Path:
     if not path.parent.is_dir():
         raise UserError(f"{option} {path}: no folder {path.parent}; make it or give another path")
     return path
+
+
+@contextmanager
+def cluster_errors() -> Iterator[None]:
+    """An API server that cannot be reached or refuses is the user's to put right, in one line."""
+    from kubeapi.errors import ApiError
+
+    try:
+        yield
+    except ApiError as error:
+        raise UserError(f"the cluster cannot be read: {error.message}; check --kubeconfig") from error
 
 
 def kube_config(path: Path | None) -> Config:

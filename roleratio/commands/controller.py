@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoscaler.errors import UserError
-from roleratio.commands.common import CONTROLLER_PORT, configure_logging, kube_config, port, run_server
+from roleratio.commands.common import CONTROLLER_PORT, cluster_errors, configure_logging, kube_config, port, run_server
 
 if TYPE_CHECKING:
     from autoscaler.drivers.live import ControllerOptions
@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         dry_run=arguments.dry_run,
         once=arguments.once,
     )
-    run_server(run_controller(options))
+    with cluster_errors():
+        run_server(run_controller(options))
     return 0
 
 

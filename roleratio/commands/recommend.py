@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from autoscaler.errors import UserError
+from roleratio.commands.common import cluster_errors, configure_logging
 from roleratio.commands.controller import add_inputs, controller_options
 
 EXAMPLE = "roleratio recommend --settings settings.yaml -o yaml"
@@ -28,14 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     import logging
 
     from autoscaler.drivers.recommend import recommend
-    from kubeapi.errors import ApiError
-    from roleratio.commands.common import configure_logging
 
     configure_logging(logging.WARNING)
-    try:
+    with cluster_errors():
         data = asyncio.run(recommend(controller_options(arguments))).data()
-    except ApiError as error:
-        raise UserError(f"the cluster cannot be read: {error.message}") from error
     if arguments.output == "json":
         print(json.dumps(data, indent=2))
     elif arguments.output == "yaml":

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -67,21 +67,13 @@ class Children:
             )
         self._children.append(_Child(name, process, log, stop_s, asyncio.create_task(process.wait())))
 
-    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work` while all children that were started before it run. Raises DemoError when one ends."""
-        task = asyncio.create_task(work)
+    async def watch(self) -> NoReturn:
+        """Wait until one of the children that run now ends, which none should. Raises DemoError."""
         ends = {child.ended: child for child in self._children}
-        try:
-            done, _ = await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        for end, child in ends.items():
-            if end in done:
-                said = f"{last_line(child.log)} (log: {child.log})"
-                raise DemoError(f"{child.name} ended with code {child.process.returncode}: {said}")
-        return task.result()
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        child = ends[done.pop()]
+        said = f"{last_line(child.log)} (log: {child.log})"
+        raise DemoError(f"{child.name} ended with code {child.process.returncode}: {said}")
 
     async def stop(self) -> None:
         """Stop all, the last one started first."""
@@ -91,6 +83,21 @@ class Children:
                 await _stop(child)
             await child.ended
             self._children.pop()
+
+
+async def beside(work: Coroutine[Any, Any, T], *helpers: Coroutine[Any, Any, None]) -> T:
+    """The result of `work`, done while helpers run that never end by themselves; one that fails ends the work."""
+    main = asyncio.create_task(work)
+    tasks = [main, *(asyncio.create_task(helper) for helper in helpers)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {main}:
+            task.result()
+        return main.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _stop(child: _Child) -> None:

@@ -24,7 +24,7 @@ from kubeapi.config import load_config
 from kubeapi.errors import AlreadyExists, ApiError
 from roleratio import load
 from roleratio.demo import manifests, output
-from roleratio.demo.children import Children, DemoError
+from roleratio.demo.children import Children, DemoError, beside
 from roleratio.demo.fleet import FleetWatch
 from roleratio.demo.plan import GPU_BUDGET, GPUS_PER_NODE, NODES, Plan
 from roleratio.demo.screen import Screen
@@ -103,7 +103,7 @@ class _Demo:
         # 1. A cluster.
         self._kubeconfig.unlink(missing_ok=True)
         await self._start_cluster(children)
-        await children.guard(_wait(CLUSTER_LIMIT_S, "the local cluster", self._has_kubeconfig))
+        await beside(_wait(CLUSTER_LIMIT_S, "the local cluster", self._has_kubeconfig), children.watch())
         self._say(f"cluster ready: {NODES} nodes with {GPUS_PER_NODE} GPUs each; kubeconfig {self._kubeconfig}")
         config = load_config(self._kubeconfig)
         async with KubeClient(config, field_manager="roleratio-demo") as client:
@@ -112,12 +112,7 @@ class _Demo:
             # 3. The service.
             await _apply(client, self._plan.shape)
             self._fleet = FleetWatch(client, manifests.NAMESPACE, manifests.SERVICE)
-            watching = asyncio.create_task(self._fleet.run())
-            try:
-                await children.guard(self._drive(self._fleet))
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+            await beside(self._drive(self._fleet), self._fleet.run(), children.watch())
 
     async def _drive(self, fleet: FleetWatch) -> None:
         # 4. The first request: held by the router until both roles are ready.
@@ -130,25 +125,22 @@ class _Demo:
         self._say(f"first request served after {self._first_request_s:.1f} s")
         # 5. The load, watched.
         screen = Screen(self._plan, self._load, fleet, self._status, self._slo)
-        watching = [asyncio.create_task(screen.run()), asyncio.create_task(self._status.run())]
-        try:
-            await load.run(
-                self._plan.arrivals,
-                url,
-                manifests.MODEL,
-                seed=self._plan.seed,
-                finish_s=FINISH_LIMIT_S,
-                load=self._load,
-            )
-            self._window_s = self._load.now_s()
-            # 6. The fleet shrinks.
-            if self._plan.autoscaled:
-                await _settle(fleet)
-            self._end_s = self._load.now_s()
-        finally:
-            for task in watching:
-                task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
+        await beside(self._send(fleet, url), screen.run(), self._status.run())
+
+    async def _send(self, fleet: FleetWatch, url: str) -> None:
+        await load.run(
+            self._plan.arrivals,
+            url,
+            manifests.MODEL,
+            seed=self._plan.seed,
+            finish_s=FINISH_LIMIT_S,
+            load=self._load,
+        )
+        self._window_s = self._load.now_s()
+        # 6. The fleet shrinks.
+        if self._plan.autoscaled:
+            await _settle(fleet)
+        self._end_s = self._load.now_s()
 
     async def _start_cluster(self, children: Children) -> None:
         await children.start(

@@ -161,7 +161,7 @@ def clock(t_s: float) -> str:
 
 def short(value: float) -> str:
     """A number for an axis: 12000 -> 12k."""
-    if value >= 10_000:
+    if value >= 1000:
         return f"{value / 1000:g}k"
     return f"{value:.10g}"
 

@@ -32,7 +32,7 @@ async def agent_and_controllers(url: str, kubeconfig: Path, log_dir: Path) -> As
 
 
 def pod_of(name: str, command: list[str], **container: Any) -> Object:
-    spec = {"containers": [{"name": "c", "image": "i", "command": command} | container]}
+    spec = {"containers": [{"name": "c", "image": "i"} | container | {"command": command}]}
     return {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
 
 

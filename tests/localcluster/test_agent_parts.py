@@ -187,7 +187,11 @@ async def test_a_signal_reaches_the_whole_group_and_no_grandchild_stays(tmp_path
     waiting_for = asyncio.create_task(child.wait())
     child.signal(signal.SIGTERM)
     assert await waiting_for == 128 + signal.SIGTERM
-    assert not is_alive(pid)
+
+    async def dead() -> bool:
+        return not is_alive(pid)
+
+    await eventually(dead)
 
 
 async def test_cancelling_the_wait_kills(tmp_path: Path) -> None:

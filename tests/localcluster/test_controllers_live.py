@@ -203,3 +203,14 @@ async def test_pods_of_another_scheduler_are_left_alone(cluster: Seen) -> None:
     body["metadata"]["name"] = "gang-0-1"
     await cluster.client.create_sub(POD, "gang-0-1", NAMESPACE, "binding", body)
     await cluster.ready("dec-0", "gang-0", "gang-0-1")
+
+
+async def test_an_object_that_cannot_be_read_stops_no_other(cluster: Seen) -> None:
+    wrong = lws_of("wrong", 1, 1, SLEEP)
+    wrong["spec"]["rolloutStrategy"] = {"rollingUpdateConfiguration": {"partition": "many"}}
+    await cluster.client.create(LWS, wrong, NAMESPACE)
+    await cluster.client.create(LWS, lws_of("dec", 1, 1, SLEEP), NAMESPACE)
+    await cluster.ready("dec-0")
+    reason, message = (await cluster.events("wrong"))[0]
+    assert reason == "InvalidSpec"
+    assert message.startswith("cannot be read: ValueError: invalid literal for int()")

@@ -79,7 +79,8 @@ class Pods:
 
     def restart(self, name: str) -> None:
         self.run(name)
-        self.by_name[name]["status"]["containerStatuses"] = [{"name": "w", "restartCount": 1}]
+        ended = {"terminated": {"exitCode": 9}}
+        self.by_name[name]["status"]["containerStatuses"] = [{"name": "w", "restartCount": 1, "lastState": ended}]
 
     def settle(self, lws: Object) -> None:
         for _ in range(60):
@@ -192,7 +193,7 @@ def _gone(pods: Pods) -> None:
 @pytest.mark.parametrize(
     ("harm", "why"),
     [
-        (_restarted, "pod dec-1-1 had a container restart (w, exit code unknown)"),
+        (_restarted, "pod dec-1-1 had a container restart (w, exit code 9)"),
         (_failed, "pod dec-1-1 failed: node lost"),
         (_being_deleted, "pod dec-1-1 is being deleted"),
         (_gone, "pod dec-1-1 is gone"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,49 @@ def test_a_kubeconfig_of_a_real_cluster_is_never_overwritten(command: str, tmp_p
     done = roleratio(command, "--kubeconfig-out", str(path), cwd=tmp_path)
     assert_one_line(done, str(path), "not a local cluster's")
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def taken_port() -> Iterator[str]:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield str(holder.getsockname()[1])
+
+
+SETTINGS = "metadata: {name: demo}\nspec: {service: demo, profile: qwen3-32b-a100-tp2, gpuBudget: 4}\n"
+KUBECONFIG = """{"apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [{"name": "x", "user": {}}],
+"clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:9"}}],
+"contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]}"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["scheduler", "--kubeconfig", "kubeconfig"],
+        ["controller", "--settings", "settings.yaml", "--kubeconfig", "kubeconfig"],
+        ["localcluster"],
+        ["serve", "prefill", "--host", "127.0.0.1"],
+        ["serve", "decode", "--host", "127.0.0.1"],
+        ["serve", "router", "--host", "127.0.0.1", "--endpoint", "prefill=http://127.0.0.1:9"],
+    ],
+)
+def test_a_taken_port_is_one_line(words: list[str], taken_port: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(SETTINGS)
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    done = roleratio(*words, "--port", taken_port, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith(f"roleratio {words[0]}: ")]
+    assert len(told) == 1, done.stderr
+    assert taken_port in told[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(SETTINGS)
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    inputs = ("--settings", "settings.yaml", "--kubeconfig", "kubeconfig")
+    assert_one_line(roleratio("recommend", *inputs, cwd=tmp_path), "127.0.0.1:9", "--kubeconfig")
 
 
 def test_a_window_without_requests_is_told(tmp_path: Path) -> None:

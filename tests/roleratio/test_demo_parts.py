@@ -16,11 +16,19 @@ from autoscaler.settings import parse_settings
 from kubeapi import kinds, names
 from policies.model import Role
 from roleratio.demo import manifests, screen, view
-from roleratio.demo.children import Children, DemoError
+from roleratio.demo.children import Children, DemoError, beside
 from roleratio.demo.fleet import count_groups, writer_of_replicas
 from roleratio.demo.manifests import Shape
 from roleratio.demo.screen import Latency, Look, Requests
 from roleratio.records import FleetSample, Span
+
+
+async def test_a_helper_that_fails_ends_the_work() -> None:
+    async def fails() -> None:
+        raise DemoError("view broken")
+
+    with pytest.raises(DemoError, match="view broken"):
+        await beside(asyncio.sleep(60), fails(), asyncio.sleep(60))
 
 
 def workload(replicas: int) -> dict[str, Any]:
@@ -121,7 +129,7 @@ async def test_a_child_that_ends_ends_the_work_with_its_last_words(tmp_path: Pat
     async with Children(tmp_path) as children:
         await children.start("checker", "check", "absent-file")
         with pytest.raises(DemoError, match=r"checker ended with code 2: .*absent-file.*checker\.log"):
-            await children.guard(asyncio.sleep(60))
+            await beside(asyncio.sleep(60), children.watch())
 
 
 async def test_work_that_ends_first_gives_its_result_and_leaving_stops_the_children(tmp_path: Path) -> None:
@@ -133,7 +141,7 @@ async def test_work_that_ends_first_gives_its_result_and_leaving_stops_the_child
             await asyncio.sleep(0.1)
             return 41
 
-        assert await children.guard(work()) == 41
+        assert await beside(work(), children.watch()) == 41
         assert alive(pid)
     assert not alive(pid)
 

@@ -13,6 +13,9 @@ from contextlib import suppress
 import aiohttp
 import pytest
 
+from perfmodel.profile import DEFAULT_PROFILE
+from serving.options import RouterOptions, WorkerOptions
+
 from .conftest import MODEL, Fleet, until, words_of
 
 Process = asyncio.subprocess.Process
@@ -152,8 +155,16 @@ async def test_a_second_signal_ends_a_drain(fleet: Fleet, processes: Processes) 
 async def test_a_taken_port_is_one_clear_line(fleet: Fleet) -> None:
     first = await fleet.prefill()
     port = int(first.url.rpartition(":")[2])
-    with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*in use; is the port taken"):
+    with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{port}: address already in use"):
         await fleet.decode(port=port)
+    with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{port}: address already in use"):
+        await fleet.decode(group_size=2, rank_port=port)
+    with pytest.raises(OSError, match="not an address of this machine"):
+        await fleet.decode(host="no.such.host.invalid")
+
+
+def test_the_default_profile_has_one_name() -> None:
+    assert WorkerOptions().profile == RouterOptions().profile == DEFAULT_PROFILE
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from serving.api import (
     error_body,
     parse_completion,
     text_of,
+    unchunked,
 )
 from serving.flight import Flight
 from serving.tokens import WORD_BYTES, WORDS, answer, digest_of, tokenize, word
@@ -108,14 +109,6 @@ def stream_of(count: int, **used: int) -> bytes:
     frames = EventFrames('id"quoted', 1, "mödel")
     body = b"".join(frames.before + word(7, i) + frames.after for i in range(count - 1))
     return body + frames.last(word(7, count - 1), used or None)
-
-
-def unchunked(data: bytes) -> bytes:
-    out = b""
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        out, data = out + data[: int(size, 16)], data[int(size, 16) + 2 :]
-    return out
 
 
 def test_frames_are_valid_chunks_of_valid_events() -> None:

@@ -1,4 +1,4 @@
-"""A watch: the history of a kind from a revision on, as JSON lines, pushed as it grows.
+"""Answers that go on: watches and followed logs, as asynchronous iterators of bytes.
 
 Rules:
 1. A watcher keeps no queue: it is woken and reads the shared history from its own revision, so a slow client
@@ -6,26 +6,24 @@ Rules:
 2. With a selector, an object that stops matching is DELETED and one that begins to match is ADDED.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from localcluster.apiserver.kinds import Served
 from localcluster.apiserver.selectors import Predicate
 from localcluster.apiserver.store import Change, Store, encode
 
 BOOKMARK_S = 5.0
+_LOG_POLL_S = 0.2
+_CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a client wants to see. `since` 0: first everything there is, as ADDED.
-
-    `render` turns an object's JSON into what the client asked for.
-    """
+    """What a client wants to see. `since` 0: first everything there is; `render`: from JSON to what was asked."""
 
     served: Served
     namespace: str
@@ -39,7 +37,7 @@ class Watch:
         """Lines without end; `changed` is set by whoever changes the kind. Refuses with 410."""
         revision = self.since or store.revision
         if not self.since:
-            entries = [entry for ref, entry in store.scan(self.served, self.namespace)]
+            entries = [entry for _, entry in store.scan(self.served, self.namespace)]
             matching = [entry for entry in entries if self.matches is None or self.matches(entry.obj)]
             yield b"".join(line("ADDED", self.render(entry.data)) for entry in matching)
         if self.marks_initial:
@@ -52,25 +50,36 @@ class Watch:
             try:
                 await asyncio.wait_for(changed.wait(), BOOKMARK_S)
             except TimeoutError:
-                if self.bookmarks:
-                    yield self._bookmark(store.revision, {})
+                yield self._bookmark(store.revision, {}) if self.bookmarks else b""
 
     def _seen(self, change: Change) -> bytes:
-        if self.namespace and change.namespace != self.namespace:
-            return b""
-        kind = change.type
-        if self.matches is not None:
+        kind = "" if self.namespace and change.namespace != self.namespace else change.type
+        if kind and self.matches is not None:
             before = change.before is not None and self.matches(json.loads(change.before))
-            after = change.type != "DELETED" and self.matches(json.loads(change.after))
-            kind = {(0, 0): "", (0, 1): "ADDED", (1, 0): "DELETED", (1, 1): "MODIFIED"}[before, after]
+            after = kind != "DELETED" and self.matches(json.loads(change.after))
+            kind = ("MODIFIED" if after else "DELETED") if before else "ADDED" if after else ""
         return line(kind, self.render(change.after)) if kind else b""
 
     def _bookmark(self, revision: int, annotations: dict[str, str]) -> bytes:
         meta = {"resourceVersion": str(revision), "creationTimestamp": None, "annotations": annotations}
-        kind = self.served.kind
-        return line("BOOKMARK", encode({"kind": kind.kind, "apiVersion": kind.api_version, "metadata": meta}))
+        head = {"kind": self.served.kind.kind, "apiVersion": self.served.kind.api_version}
+        return line("BOOKMARK", encode(head | {"metadata": meta}))
 
 
 def line(kind: str, data: bytes) -> bytes:
     """One watch event."""
     return b'{"type":"%s","object":%s}\n' % (kind.encode(), data)
+
+
+async def log_chunks(path: Path, tail_lines: int | None, follows: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """A log, or its last lines, and then what is added as long as `follows()`."""
+    with path.open("rb") as file:
+        if tail_lines is not None:
+            lines = file.read().splitlines(keepends=True)
+            yield b"".join(lines[max(len(lines) - tail_lines, 0) :])
+        goes_on = True
+        while goes_on:
+            goes_on = follows()
+            while data := file.read(_CHUNK_BYTES):
+                yield data
+            await asyncio.sleep(_LOG_POLL_S * goes_on)

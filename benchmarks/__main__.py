@@ -1,0 +1,97 @@
+"""`python -m benchmarks [NAME...] [--json FILE] [--list]`: measure and print figures next to their claims.
+
+Rules:
+1. Exit code 0 also when a claim is missed; 1 when a benchmark could not measure; 2 for wrong arguments.
+2. A benchmark that fails does not keep the others from running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.figure import Figure, table
+from benchmarks.processes import BenchmarkError
+from kubeapi.errors import ApiError
+
+NAMES = ("localcluster", "workers", "streaming", "tick", "scheduler")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the chosen benchmarks; the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.list:
+        for name in NAMES:
+            print(f"{name:<14}{_about(name)}")
+        return 0
+    if arguments.json and not arguments.json.parent.is_dir():
+        print(f"benchmarks: --json {arguments.json}: no folder {arguments.json.parent}; make it first", file=sys.stderr)
+        return 2
+    # A SIGTERM unwinds like Ctrl-C, so that processes are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results, failures = _run([name for name in NAMES if name in (arguments.names or NAMES)])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(_report(results, failures), indent=2) + "\n", encoding="utf-8")
+    missed = [f"{name}: {one.name}" for name, figures in results.items() for one in figures if one.missed]
+    print(f"claims missed: {'; '.join(missed) or 'none'}")
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the sizes and speeds that the README claims.",
+        epilog="example: python -m benchmarks tick streaming --json figures.json",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", type=_known, help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--list", action="store_true", help="say what there is, measure nothing")
+    return parser
+
+
+def _known(name: str) -> str:
+    if name not in NAMES:
+        raise argparse.ArgumentTypeError(f"{name!r}: expected one of {', '.join(NAMES)}")
+    return name
+
+
+def _about(name: str) -> str:
+    return (import_module(f"benchmarks.{name}").__doc__ or "").partition("\n")[0]
+
+
+def _run(names: Sequence[str]) -> tuple[dict[str, list[Figure]], dict[str, str]]:
+    """Figures by benchmark, and why those that failed did; both are printed as they come."""
+    results: dict[str, list[Figure]] = {}
+    failures: dict[str, str] = {}
+    for name in names:
+        print(f"{name}: {_about(name)}", flush=True)
+        began_s = time.monotonic()
+        try:
+            results[name] = import_module(f"benchmarks.{name}").measure()
+        except (BenchmarkError, ApiError, aiohttp.ClientError, OSError) as error:
+            failures[name] = " ".join(str(error).split()) or type(error).__name__
+            print(f"benchmarks: {name}: {failures[name]}", file=sys.stderr, flush=True)
+            continue
+        print(f"{table(results[name])}\n({time.monotonic() - began_s:.0f} s)\n", flush=True)
+    return results, failures
+
+
+def _report(results: dict[str, list[Figure]], failures: dict[str, str]) -> dict[str, Any]:
+    machine = {"cpus": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()}
+    figures = {name: [one.to_json() for one in found] for name, found in results.items()}
+    return {"machine": machine, "figures": figures, "failures": failures}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
