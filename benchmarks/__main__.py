@@ -40,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # A SIGTERM unwinds like Ctrl-C, so that processes are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    results, failures = _run([name for name in NAMES if name in (arguments.names or NAMES)])
+    try:
+        results, failures = _run([name for name in NAMES if name in (arguments.names or NAMES)])
+    except KeyboardInterrupt:
+        return 130
     if arguments.json:
         arguments.json.write_text(json.dumps(_report(results, failures), indent=2) + "\n", encoding="utf-8")
     missed = [f"{name}: {one.name}" for name, figures in results.items() for one in figures if one.missed]

@@ -4,7 +4,7 @@ How: a prefill worker, a decode worker, a router with static endpoints and the l
 process of its own. CPU is user + system time of each whole process between the first request and the last token,
 divided by the tokens that the client received: connections, prompts, KV transfers, timers and metrics are all in it,
 and nothing is subtracted. `streams` runs that many long answers at once, which start within a second; "demo's load"
-replays the first seconds of the built-in workload, whose answers are short and whose batches are small, for
+replays the first requests of the built-in workload, whose answers are short and whose batches are small, for
 information.
 """
 
@@ -40,7 +40,7 @@ class Sizes:
     prompt_tokens: int = 200
     output_tokens: int = 350
     repeats: int = 3
-    demo_s: float = 20.0
+    demo_requests: int = 60
 
 
 DEFAULT = Sizes()
@@ -66,7 +66,7 @@ def measure(sizes: Sizes = DEFAULT) -> list[Figure]:
 
 async def _measure(sizes: Sizes) -> list[Figure]:
     many = [Arrival(index / sizes.streams, sizes.prompt_tokens, sizes.output_tokens) for index in range(sizes.streams)]
-    demo = [arrival for arrival in workload.arrivals(0, workload.DEFAULT_DURATION_S) if arrival.at_s < sizes.demo_s]
+    demo = workload.arrivals(0, workload.DEFAULT_DURATION_S)[: sizes.demo_requests]
     async with Processes() as processes:
         servers, url = await _start(processes)
         costs = [await _cost(processes, servers, url, many, f"{run}") for run in range(sizes.repeats)]

@@ -40,9 +40,10 @@ PARTS = ("look", "read", "tick", "journal")
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many ticks, and how large the other cluster is."""
+    """How many ticks after how long a history, and how large the other cluster is."""
 
     ticks: int = 300
+    history_s: float = DEMAND_HISTORY_S
     looks: int = 20
     large_nodes: int = 500
     large_pods: int = 2000
@@ -88,7 +89,7 @@ class Pages:
 def measure(sizes: Sizes = DEFAULT) -> list[Figure]:
     """All figures of a tick."""
     world = running_world(nodes(NODES, GPUS_PER_NODE), GPUS_PER_NODE, [manifests.NAMESPACE], GROUPS)
-    parts_ms = _ticks(world, _settings(), sizes.ticks)
+    parts_ms = _ticks(world, _settings(), sizes)
     large_ms = _large_looks(sizes)
     whole_ms = [sum(parts) for parts in zip(*parts_ms.values(), strict=True)]
     title = f"{GROUPS} + {GROUPS} groups"
@@ -111,17 +112,17 @@ def _settings() -> Settings:
     return parse_settings(raw, "benchmark")
 
 
-def _ticks(world: World, settings: Settings, count: int) -> dict[str, list[float]]:
+def _ticks(world: World, settings: Settings, sizes: Sizes) -> dict[str, list[float]]:
     """Milliseconds of each part of each tick, after a warm-up that fills the history."""
     profile, period_s = load_profile(settings.spec.profile), settings.spec.sync_period_s
     namespace, service = settings.metadata.namespace, settings.spec.service
     pages = Pages(rate_rps=CALM.rate_rps * GROUPS)
     state = State()
-    warm_up = int(DEMAND_HISTORY_S / period_s) + 10
+    warm_up = int(sizes.history_s / period_s) + 10
     spent_ms: dict[str, list[float]] = {part: [] for part in PARTS}
     with tempfile.TemporaryDirectory(prefix="roleratio-benchmark-") as folder:
         journal = JournalWriter(Path(folder) / "journal")
-        for index in range(warm_up + count):
+        for index in range(warm_up + sizes.ticks):
             now_s = CREATED_S + 60 + index * period_s
             pages.flow(period_s)
             with timed(spent_ms["look"]):
@@ -136,7 +137,7 @@ def _ticks(world: World, settings: Settings, count: int) -> dict[str, list[float
                 journal.append(state, observation, settings, profile, decision)
             state = decision.state
         journal.close()
-    if decision.step is not None or decision.target is None or len(state.demands) < DEMAND_HISTORY_S / period_s:
+    if decision.step is not None or decision.target is None or len(state.demands) < sizes.history_s / period_s:
         raise BenchmarkError(f"not a steady state: target {decision.target}, step {decision.step}")
     return {part: each_ms[warm_up:] for part, each_ms in spent_ms.items()}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmarks.cluster import open_client, start_cluster
@@ -17,6 +18,7 @@ from benchmarks.processes import BenchmarkError, Processes, Running, cpu_s, rss_
 from kubeapi import kinds, names
 from kubeapi.cache import Cache
 from kubeapi.client import KubeClient, Object
+from kubeapi.errors import AlreadyExists
 from localcluster.objects import is_ready, labels_of
 from roleratio.demo import manifests
 
@@ -63,8 +65,10 @@ async def _measure(sizes: Sizes) -> list[Figure]:
 
 
 async def _apply(client: KubeClient, shape: manifests.Shape) -> None:
+    """Create everything; a namespace that is there already will do."""
     for kind, body in manifests.objects(shape):
-        await client.create(kind, body, manifests.NAMESPACE if kind.namespaced else None)
+        with suppress(*([AlreadyExists] if kind is kinds.NAMESPACE else [])):
+            await client.create(kind, body, manifests.NAMESPACE if kind.namespaced else None)
 
 
 async def _all_ready(processes: Processes, client: KubeClient, expected: int) -> list[Object]:

@@ -115,4 +115,6 @@ Verdict = tuple[Pair, tuple[Reason, ...]]
 
 
 def _plain(value: str | float | int | bool) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

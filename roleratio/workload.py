@@ -38,8 +38,8 @@ class Calm:
     """What the calm phases send."""
 
     rate_rps: float = 3.0
-    inputs: Lengths = Lengths(mean=1200, sigma=0.5, low=100, high=4000)
-    outputs: Lengths = Lengths(mean=120, sigma=0.4, low=20, high=360)
+    inputs: Lengths = Lengths(mean=1000, sigma=0.5, low=100, high=3500)
+    outputs: Lengths = Lengths(mean=100, sigma=0.4, low=20, high=300)
 
 
 @dataclass(frozen=True, slots=True)

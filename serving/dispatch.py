@@ -2,9 +2,11 @@
 
 Rules:
 1. A refusal (503) sends the request to another worker and costs nothing; while none is ready it waits.
-2. A failure (no connection, no answer, another 5xx) sends the request back to prefill, as `Again`.
-3. 4xx is the client's business: it passes through unchanged and is never held against a worker.
-4. KV that no decode worker will pull any more is given up at once rather than by its lease.
+2. A prompt is bound to a prefill worker as late as keeps the worker busy; until then it waits here, in the order
+   of arrival, so that a worker that has just started helps with what is already there.
+3. A failure (no connection, no answer, another 5xx) sends the request back to prefill, as `Again`.
+4. 4xx is the client's business: it passes through unchanged and is never held against a worker.
+5. KV that no decode worker will pull any more is given up at once rather than by its lease.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from math import inf
 from typing import Any
 
 import aiohttp
@@ -26,6 +29,9 @@ AVOID_FAILED_S = 2.0
 AVOID_DRAINING_S = 5.0
 AVOID_REFUSED_S = 0.25
 CONNECT_LIMIT_S = 2.0
+# About one step of prefill: the next prompt is there when the one before is done, and few wait where they are bound.
+PREFILL_AHEAD_TOKENS = 4096
+AHEAD = {PREFILL: PREFILL_AHEAD_TOKENS, DECODE: inf}
 PATH = "/v1/completions"
 WORKER_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -62,6 +68,7 @@ class Dispatcher:
         self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False)
         self._pool = Pool()
         self._changed = asyncio.Event()
+        self._turns = {role: asyncio.Lock() for role in AHEAD}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -77,6 +84,10 @@ class Dispatcher:
     def take_over(self, seen: list[Address]) -> None:
         """Use these workers from now on; those who wait for one look again."""
         self._pool.replace(seen)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let those who are first in line look again."""
         self._changed.set()
         self._changed.clear()
 
@@ -85,7 +96,7 @@ class Dispatcher:
         body = flight.prefill_body()
         while True:
             endpoint = await self._acquire(PREFILL, deadline_s)
-            with _using(endpoint, flight, PREFILL, flight.prompt_tokens), self._blaming(endpoint):
+            with self._using(endpoint, flight, PREFILL, flight.prompt_tokens), self._blaming(endpoint):
                 async with self._post(endpoint, body, flight) as response:
                     answer = await response.read()
                     self._judge(endpoint, response.status, DRAINING_HEADER in response.headers, answer)
@@ -99,7 +110,7 @@ class Dispatcher:
         try:
             while True:
                 endpoint = await self._acquire(DECODE, deadline_s)
-                with _using(endpoint, flight, DECODE, 1), self._blaming(endpoint):
+                with self._using(endpoint, flight, DECODE, 1), self._blaming(endpoint):
                     async with await self._exchange(endpoint, body, flight) as exchange:
                         if exchange.status == 200:
                             await exchange.begun()
@@ -126,16 +137,22 @@ class Dispatcher:
         return self._session.post(f"{endpoint.address.url}{PATH}", data=body, headers=_headers(flight))
 
     async def _acquire(self, role: str, deadline_s: float) -> Endpoint:
-        """A worker, as soon as there is one. Raises NoWorker at the deadline."""
-        while (endpoint := self._pool.pick(role, now_s())) is None:
-            left_s = deadline_s - now_s()
-            if left_s <= 0:
-                raise NoWorker(role)
-            next_try_s = self._pool.next_try_s(role)
-            until_try_s = left_s if next_try_s is None else max(next_try_s - now_s(), 0.0)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(left_s, until_try_s))
-        return endpoint
+        """A worker, as soon as one has room, first come first served.
+
+        Raises NoWorker at the deadline, which counts only while no worker is usable: a queue is not an outage.
+        """
+        async with self._turns[role]:
+            while (endpoint := self._pool.pick(role, now_s(), AHEAD[role])) is None:
+                busy = bool(self._pool.usable(role, now_s()))
+                left_s = inf if busy else deadline_s - now_s()
+                if left_s <= 0:
+                    raise NoWorker(role)
+                next_try_s = None if busy else self._pool.next_try_s(role)
+                until_try_s = left_s if next_try_s is None else max(next_try_s - now_s(), 0.0)
+                wait_s = min(left_s, until_try_s)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), None if wait_s == inf else wait_s)
+            return endpoint
 
     def _judge(self, endpoint: Endpoint, status: int, draining: bool, body: bytes) -> None:
         """Return if it is an answer or a refusal; raise otherwise."""
@@ -148,6 +165,17 @@ class Dispatcher:
             raise Again(_message(body))
         elif status != 200:
             raise aiohttp.ClientPayloadError(f"HTTP {status}")
+
+    @contextmanager
+    def _using(self, endpoint: Endpoint, flight: Flight, stage: str, load: int) -> Iterator[None]:
+        endpoint.load += load
+        flight.stage = stage
+        try:
+            yield
+        finally:
+            endpoint.load -= load
+            flight.stage = UNASSIGNED
+            self._wake()
 
     @contextmanager
     def _blaming(self, endpoint: Endpoint) -> Iterator[None]:
@@ -167,17 +195,6 @@ class Dispatcher:
     async def _discard(self, hand_over: Mapping[str, Any]) -> None:
         with suppress(*WORKER_ERRORS):
             await self._session.delete(f"{hand_over['remote_url']}/kv/{hand_over['remote_kv_id']}")
-
-
-@contextmanager
-def _using(endpoint: Endpoint, flight: Flight, stage: str, load: int) -> Iterator[None]:
-    endpoint.load += load
-    flight.stage = stage
-    try:
-        yield
-    finally:
-        endpoint.load -= load
-        flight.stage = UNASSIGNED
 
 
 def _avoid(endpoint: Endpoint, for_s: float) -> None:

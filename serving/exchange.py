@@ -4,7 +4,8 @@ This is what a token costs in the router, so it is done by hand; everything else
 
 Rules:
 1. A connection serves one exchange. The body is handed on as it is, chunk frames included, but for the last
-   chunk: an answer is whole only if that came.
+   chunk: an answer is whole only if that came. Events are JSON in lines, so a 0 before an empty line is
+   found nowhere else.
 2. Silence for longer than `silence_s` is a failure. The clock is looked at now and then, not at every token.
 3. Every failure is an OSError.
 """
@@ -24,7 +25,7 @@ Sink = Callable[[bytes], None]
 
 
 class Exchange(asyncio.Protocol):
-    """`async with await Exchange.post(...) as exchange`; then `status`, `headers`, and `read` or `begun` and `follow`."""
+    """`async with await Exchange.post(...)`; then `status`, `headers`, and `read`, or `begun` and `follow`."""
 
     def __init__(self, request: bytes, silence_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -60,7 +61,7 @@ class Exchange(asyncio.Protocol):
         exchange = cls(request, silence_s)
         try:
             async with asyncio.timeout(connect_limit_s):
-                await exchange._loop.create_connection(lambda: exchange, parts.hostname, parts.port or 80)
+                await exchange._loop.create_connection(lambda: exchange, parts.hostname or "", parts.port or 80)
             await exchange._started
         except BaseException:
             exchange.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,22 @@ class Pool:
         """The workers of a role, also those that are avoided for now."""
         return [endpoint for endpoint in self._endpoints.values() if endpoint.address.role == role]
 
-    def pick(self, role: str, now_s: float) -> Endpoint | None:
-        """The least loaded worker, among equals the one whose turn was longest ago. Linear."""
-        usable = [endpoint for endpoint in self.of_role(role) if endpoint.avoid_until_s <= now_s]
+    def pick(self, role: str, now_s: float, ahead: float = inf) -> Endpoint | None:
+        """The least loaded worker, among equals the one whose turn was longest ago. Linear.
+
+        None if there is no worker, or if each has at least `ahead` of load and is not idle.
+        """
+        usable = [endpoint for endpoint in self.usable(role, now_s) if not endpoint.load or endpoint.load < ahead]
         if not usable:
             return None
         chosen = min(usable, key=lambda endpoint: (endpoint.load, endpoint.last_turn))
         self._turns += 1
         chosen.last_turn = self._turns
         return chosen
+
+    def usable(self, role: str, now_s: float) -> list[Endpoint]:
+        """The workers of a role that are not avoided now."""
+        return [endpoint for endpoint in self.of_role(role) if endpoint.avoid_until_s <= now_s]
 
     def next_try_s(self, role: str) -> float | None:
         """When the first avoided worker may be tried again; None if there is no worker."""

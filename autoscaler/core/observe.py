@@ -237,12 +237,20 @@ def _role_signals(seen: Observation, role: Role, settings: Settings) -> RoleSign
     default_s = settings.spec.role(role).cold_start_s
     return RoleSignals(
         running=_total([worker.running for worker in workers]),
-        waiting=_total([worker.waiting for worker in workers]),
+        waiting=_total([*(worker.waiting for worker in workers), *_held(seen, role, stale_s)]),
         waiting_deferred=_total([worker.waiting_deferred for worker in workers]),
         kv_usage=_mean([worker.kv_usage for worker in workers]),
         cold_start_s=ready_after[min(len(ready_after) - 1, len(ready_after) * 9 // 10)] if ready_after else default_s,
         blind=isinstance(fleet, RoleFleet) and fleet.ready > 0 and not workers,
     )
+
+
+def _held(seen: Observation, role: Role, stale_s: float) -> list[Number]:
+    """Requests that a router keeps until a prefill worker has room."""
+    if role is Role.DECODE:
+        return []
+    fresh = [router for router in seen.samples.routers if seen.now_s - router.at_s <= stale_s]
+    return [router.in_flight["unassigned"] for router in fresh if "unassigned" in router.in_flight]
 
 
 def _known(values: Iterable[Number]) -> list[float]:

@@ -4,6 +4,7 @@ from localcluster.apiserver.kinds import SERVED, Served
 from localcluster.apiserver.refusal import Object
 
 _VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0-localcluster", "platform": "linux/amd64"}
+_VERSION |= dict.fromkeys(("gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler"), "")
 _INFO = {"title": "localcluster", "version": "v1.37"}
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _SUBRESOURCES: dict[str, Object] = {
@@ -22,7 +23,7 @@ def documents() -> dict[str, Object]:
         roots.setdefault(row.kind.path().rpartition("/")[0], []).append(row)
     groups = [_group(rows[0]) for rows in roots.values() if rows[0].kind.group]
     found: dict[str, Object] = {
-        "/version": dict(_VERSION),
+        "/version": _VERSION,
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups},
         "/openapi/v2": {"swagger": "2.0", "info": _INFO, "paths": {}},

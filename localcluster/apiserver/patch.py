@@ -9,7 +9,7 @@ Rules:
 from copy import deepcopy
 from typing import Any
 
-from localcluster.apiserver.refusal import Refusal, bad_request
+from localcluster.apiserver.refusal import Object, Refusal, bad_request
 
 # Tolerations are not here: the real server replaces them as a whole.
 _MERGE_KEYS = {
@@ -90,68 +90,51 @@ def json_patch(original: Any, operations: Any) -> Any:
     document = {"": deepcopy(original)}  # under one more key, so that the root is a member like others
     for operation in operations:
         _apply(document, operation)
-    return document[""]
+    return document.get("")
 
 
-def _apply(document: Any, operation: dict[str, Any]) -> None:
-    name = operation.get("op")
+def _apply(document: Any, operation: Object) -> None:
+    name, value = operation.get("op"), operation.get("value")
     needs = {"add": "value", "replace": "value", "test": "value", "move": "from", "copy": "from", "remove": "path"}
     if name not in needs or needs[name] not in operation:
         raise bad_request(f"not a JSON patch operation: {operation}")
-    path = _pointer(operation, "path")
-    value = operation.get("value")
-    if name in ("move", "copy"):
-        source = _pointer(operation, "from")
-        value = deepcopy(_look_up(document, source))
+    if needs[name] == "from":
+        parent, key = _locate(document, operation, "from", adds=False)
+        value = deepcopy(parent[key])
         if name == "move":
-            _remove(document, source)
-    if name == "test" and _look_up(document, path) != value:
+            del parent[key]
+    adds = name in ("add", "move", "copy")
+    parent, key = _locate(document, operation, "path", adds)
+    if name == "test" and parent[key] != value:
         raise _impossible(f"testing value {operation['path']} failed")
-    if name in ("remove", "replace"):
-        _remove(document, path)
-    if name not in ("remove", "test"):
-        _add(document, path, value)
+    if name == "remove":
+        del parent[key]
+    elif adds and isinstance(parent, list):
+        parent.insert(key, value)
+    elif name != "test":
+        parent[key] = value
 
 
-def _pointer(operation: dict[str, Any], key: str) -> list[str]:
-    text = operation.get(key)
-    if not isinstance(text, str) or (text and not text.startswith("/")):
-        raise bad_request(f"{key} of a JSON patch operation must be a JSON pointer, found {text!r}")
-    return [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")]
-
-
-def _index(step: str, limit: int) -> int:
-    if not step.isascii() or not step.isdigit() or int(step) >= limit:
-        raise _impossible(f"no list index {step!r}")
-    return int(step)
+def _locate(document: Any, operation: Object, field: str, adds: bool) -> tuple[Any, Any]:
+    """The parent and the key that a JSON pointer names; what `adds` names a place that may be new."""
+    text = operation.get(field)
+    if not isinstance(text, str) or text[:1] not in ("", "/"):
+        raise bad_request(f"{field} of a JSON patch operation must be a JSON pointer, found {text!r}")
+    steps = [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")]
+    for left, step in reversed(list(enumerate(reversed(steps)))):
+        key: Any = step
+        new = adds and left == 0
+        if isinstance(document, list):
+            key = int(step) if step.isascii() and step.isdigit() else len(document) if step == "-" else -1
+            known = 0 <= key < len(document) + new
+        else:
+            known = isinstance(document, dict) and (new or step in document)
+        if not known:
+            raise _impossible(f"{text} does not exist")
+        if left:
+            document = document[key]
+    return document, key
 
 
 def _impossible(why: str) -> Refusal:
     return Refusal(422, "Invalid", f"the JSON patch cannot be applied: {why}")
-
-
-def _look_up(document: Any, path: list[str]) -> Any:
-    for step in path:
-        if isinstance(document, list):
-            document = document[_index(step, len(document))]
-        elif isinstance(document, dict) and step in document:
-            document = document[step]
-        else:
-            raise _impossible(f"{'/'.join(path)} does not exist")
-    return document
-
-
-def _add(document: Any, path: list[str], value: Any) -> None:
-    parent, last = _look_up(document, path[:-1]), path[-1]
-    if isinstance(parent, list):
-        parent.insert(len(parent) if last == "-" else _index(last, len(parent) + 1), value)
-    elif isinstance(parent, dict):
-        parent[last] = value
-    else:
-        raise _impossible(f"{'/'.join(path[:-1])} is neither an object nor a list")
-
-
-def _remove(document: Any, path: list[str]) -> None:
-    _look_up(document, path)
-    parent, last = _look_up(document, path[:-1]), path[-1]
-    del parent[int(last) if isinstance(parent, list) else last]

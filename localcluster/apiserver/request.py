@@ -89,7 +89,8 @@ def parse_int(query: Mapping[str, Any], key: str) -> int | None:
 
 
 def parse_body(raw: bytes, content_type: str) -> Any:
-    """The JSON of a body. Other types are refused: that also keeps web pages from posting here unasked."""
+    """The JSON of a body; of no other type."""
+    content_type = content_type.partition(";")[0].strip()
     if content_type.startswith("application/apply-patch"):
         raise not_served("server-side apply; use a merge, strategic or JSON patch")
     if raw and content_type != "application/json" and not content_type.endswith("-patch+json"):

@@ -16,11 +16,9 @@ from localcluster.apiserver.kinds import Served
 from localcluster.apiserver.refusal import Object, Refusal, invalid
 from localcluster.apiserver.selectors import at
 
-Refuse = Callable[[str, str], Refusal]
+Shape = tuple[Callable[[Any], bool], str]
 
 _LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-
 _POD_SPEC = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "schedulerName": "default-scheduler"}
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
 _LWS_ROLLING = {"type": "RollingUpdate", "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0}}
@@ -37,25 +35,21 @@ _DEFAULTS: dict[str, Object] = {
     # Nothing forwards virtual addresses here: a Service without one says so.
     "Service": {"spec": {"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "None"}},
 }
-_REQUIRED = {
-    **{"Deployment": "spec.selector", "ReplicaSet": "spec.selector", "PodGroup": "spec.schedulingPolicy"},
-    **{"RoleRatioAutoscaler": "spec", "Event": "involvedObject"},
-}
-_MINIMUMS = {
-    **{"spec.replicas": 0, "spec.terminationGracePeriodSeconds": 0, "spec.leaderWorkerTemplate.size": 1},
-    **{"spec.schedulingPolicy.gang.minCount": 1, "spec.leaseDurationSeconds": 1},
-}
-_POD_SPECS: dict[str, tuple[str, ...]] = {
-    "Pod": ("spec",),
-    **dict.fromkeys(("ReplicaSet", "Deployment"), ("spec.template.spec",)),
-    "LeaderWorkerSet": tuple(f"spec.leaderWorkerTemplate.{who}Template.spec" for who in ("worker", "leader")),
-}
-_POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
 
 
 def default(served: Served, obj: Object) -> None:
     """Fill in defaults, in place."""
     _fill(obj, _DEFAULTS.get(served.kind.kind, {}))
+    specs = [at(obj, path) for path in ("spec", "spec.template.spec")]
+    for ports in [container.get("ports") for spec in specs for container in _dicts(at(spec, "containers"))]:
+        for port in _dicts(ports):
+            port.setdefault("protocol", "TCP")
+    for port in _dicts(at(obj, "spec.ports")):
+        port.setdefault("protocol", "TCP")
+
+
+def _dicts(value: Any) -> list[Object]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _fill(obj: Object, defaults: Object) -> None:
@@ -69,43 +63,22 @@ def _fill(obj: Object, defaults: Object) -> None:
 
 def validate(served: Served, obj: Object, old: Object | None) -> None:
     """Refuse an object that the real server would refuse, or a change of what must not change."""
-    name, kind = obj["metadata"].get("name"), served.kind.kind
+    kind = served.kind.kind
 
     def refuse(field: str, why: str) -> Refusal:
-        return invalid(served.qualified, str(name), field, why)
+        return invalid(served.qualified, str(at(obj, "metadata.name")), field, why)
 
-    if not isinstance(name, str) or len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
-        raise refuse("metadata.name", f"Invalid value: {name!r}: must be a lowercase RFC 1123 subdomain")
-    for field, (fits, expected) in _SHAPES.items():
-        if (value := at(obj, field)) is not None and not fits(value):
-            raise refuse(field, f"Invalid value: {json.dumps(value)[:80]}: must be {expected}")
-    if kind in _REQUIRED and not isinstance(at(obj, _REQUIRED[kind]), dict):
-        raise refuse(_REQUIRED[kind], "Required value: must be an object")
-    for field in _POD_SPECS.get(kind, ()):
-        if at(obj, field) is not None or "leaderTemplate" not in field:
-            _validate_containers(at(obj, field), field, refuse, needs_image=kind != "LeaderWorkerSet")
-    if kind in ("Deployment", "ReplicaSet"):
-        labels = at(obj, "spec.template.metadata.labels") or {}
-        if not (at(obj, "spec.selector.matchLabels") or {}).items() <= labels.items():
-            raise refuse("spec.template.metadata.labels", f"Invalid value: {labels}: must match spec.selector")
-    if kind == "PodGroup":
-        policy = obj["spec"]["schedulingPolicy"]
-        if ("basic" in policy) == (at(policy, "gang.minCount") is not None):
-            raise refuse("spec.schedulingPolicy.gang.minCount", "Required value: either this or `basic`")
+    for field, (fits, expected) in (_COMMON | _RULES.get(kind, {})).items():
+        value = at(obj, field.rstrip("!"))
+        if value is None and field.endswith("!"):
+            raise refuse(field[:-1], f"Required value: must be {expected}")
+        if value is not None and not fits(value):
+            raise refuse(field.rstrip("!"), f"Invalid value: {json.dumps(value)[:80]}: must be {expected}")
+    wanted = (at(obj, "spec.selector.matchLabels") or {}).items()
+    if kind in ("Deployment", "ReplicaSet") and not wanted <= (at(obj, _LABELS) or {}).items():
+        raise refuse(_LABELS, "Invalid value: must match spec.selector")
     if old is not None and _fixed(kind, obj) != _fixed(kind, old):
         raise refuse("spec", f"Forbidden: field is immutable; only {_MUTABLE[kind]} may change")
-
-
-def _validate_containers(spec: Any, field: str, refuse: Refuse, needs_image: bool) -> None:
-    containers = at(spec, "containers")
-    if not isinstance(containers, list) or not containers:
-        raise refuse(f"{field}.containers", "Required value: must be a list of at least one container")
-    for index, container in enumerate(containers):
-        here, name = f"{field}.containers[{index}]", at(container, "name")
-        if not isinstance(name, str) or not re.fullmatch(_LABEL, name):
-            raise refuse(f"{here}.name", f"Invalid value: {name!r}: must be a lowercase RFC 1123 label")
-        if needs_image and not container.get("image"):
-            raise refuse(f"{here}.image", "Required value")
 
 
 def _fixed(kind: str, obj: Object) -> Any:
@@ -114,18 +87,8 @@ def _fixed(kind: str, obj: Object) -> Any:
         spec = {key: value for key, value in obj["spec"].items() if key not in _POD_MUTABLE}
         return spec | {"containers": [item | {"image": ""} for item in spec["containers"]]}
     if kind == "PodGroup":
-        policy = {key: value for key, value in obj["spec"]["schedulingPolicy"].items() if key != "gang"}
-        return obj["spec"] | {"schedulingPolicy": policy}
+        return obj["spec"] | {"schedulingPolicy": sorted(obj["spec"]["schedulingPolicy"])}
     return at(obj, "spec.selector") if kind in _MUTABLE else None
-
-
-_MUTABLE = {
-    "Pod": ", ".join(("containers[*].image", *_POD_MUTABLE)),
-    "PodGroup": "schedulingPolicy.gang.minCount",
-    **dict.fromkeys(("Deployment", "ReplicaSet"), "fields other than spec.selector"),
-}
-
-Shape = tuple[Callable[[Any], bool], str]
 
 
 def _at_least(minimum: int) -> Shape:
@@ -134,22 +97,62 @@ def _at_least(minimum: int) -> Shape:
 
 def _objects(*keys: str) -> Shape:
     def fits(value: Any) -> bool:
-        items = value if isinstance(value, list) else [None]
-        return all(isinstance(at(item, key), str) for item in items for key in keys)
+        return isinstance(value, list) and all(isinstance(at(item, key), str) for item in value for key in keys)
 
-    return fits, f"a list of objects with {', '.join(keys)}"
+    return fits, f"a list of objects with {' and '.join(keys)}"
+
+
+def _containers(*keys: str) -> Shape:
+    def fits(value: Any) -> bool:
+        named = _objects(*keys)[0](value) and all(re.fullmatch(_LABEL, item["name"]) for item in value)
+        lists = [item.get(key) or [] for item in value for key in ("ports", "env")] if named else []
+        return bool(value) and named and all(len(_dicts(items)) == len(items) for items in lists)
+
+    return fits, f"a list of containers with {' and '.join(keys)}, the name a lowercase RFC 1123 label"
 
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
-_SHAPES: dict[str, Shape] = {
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 253 and bool(re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", value))
+
+
+def _is_policy(value: Any) -> bool:
+    return isinstance(value, dict) and ("basic" in value) != (at(value, "gang.minCount") is not None)
+
+
+_LABELS = "spec.template.metadata.labels"
+_POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
+_MUTABLE = {
+    "Pod": ", ".join(("containers[*].image", *_POD_MUTABLE)),
+    "PodGroup": "schedulingPolicy.gang.minCount",
+    **dict.fromkeys(("Deployment", "ReplicaSet"), "fields other than spec.selector"),
+}
+_OBJECT: Shape = (lambda value: isinstance(value, dict), "an object")
+_COMMON: dict[str, Shape] = {
+    "metadata.name!": (_is_name, "a lowercase RFC 1123 subdomain"),
     **dict.fromkeys(("metadata.labels", "metadata.annotations"), (_is_texts, "an object of strings")),
     "metadata.ownerReferences": _objects("apiVersion", "kind", "name", "uid"),
-    **dict.fromkeys(("spec", "status"), ((lambda value: isinstance(value, dict)), "an object")),
+    **dict.fromkeys(("spec", "status"), _OBJECT),
     "status.conditions": _objects("type", "status"),
     "status.containerStatuses": _objects("name"),
     "status.addresses": _objects("type", "address"),
-    **{field: _at_least(minimum) for field, minimum in _MINIMUMS.items()},
+}
+_WORKLOAD = {"spec.replicas": _at_least(0), "spec.selector!": _OBJECT, _LABELS: _COMMON["metadata.labels"]}
+_WORKLOAD |= {"spec.template.spec.containers!": _containers("name", "image")}
+_GROUPS = {"spec.replicas": _at_least(0), "spec.leaderWorkerTemplate.size": _at_least(1)}
+_GROUPS |= {"spec.leaderWorkerTemplate.workerTemplate.spec.containers!": _containers("name")}
+_GROUPS |= {"spec.leaderWorkerTemplate.leaderTemplate.spec.containers": _containers("name")}
+_POLICY: Shape = (_is_policy, "either `basic` or `gang` with minCount")
+_RULES: dict[str, dict[str, Shape]] = {
+    "Pod": {"spec.terminationGracePeriodSeconds": _at_least(0), "spec.containers!": _containers("name", "image")},
+    "ReplicaSet": _WORKLOAD,
+    "Deployment": _WORKLOAD,
+    "LeaderWorkerSet": _GROUPS,
+    "PodGroup": {"spec.schedulingPolicy.gang.minCount": _at_least(1), "spec.schedulingPolicy!": _POLICY},
+    "Lease": {"spec.leaseDurationSeconds": _at_least(1)},
+    "Event": {"involvedObject!": _OBJECT},
+    "RoleRatioAutoscaler": {"spec!": _OBJECT},
 }

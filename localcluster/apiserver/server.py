@@ -3,7 +3,7 @@
 Rules:
 1. Handlers translate; what a write means is in registry.py.
 2. Every failure is a Status of one line.
-3. Only loopback names are answered: a web page cannot reach the server through a rebound DNS name.
+3. Web pages are refused, also those that come through a rebound DNS name: pods are processes on this host.
 """
 
 import asyncio
@@ -104,8 +104,8 @@ class ApiServer:
 
     async def _dispatch(self, http: web.Request) -> web.StreamResponse:
         host, path = http.host.rsplit(":", 1)[0], http.path.rstrip("/")
-        if host != "localhost" and not host.startswith("127."):
-            raise Refusal(403, "Forbidden", f"this server is not called {host}")
+        if "Origin" in http.headers or (host != "localhost" and not host.startswith("127.")):
+            raise Refusal(403, "Forbidden", f"not for web pages, nor under the name {host}")
         if http.method == "GET" and path in ("/healthz", "/livez", "/readyz"):
             return web.Response(text="ok")
         if http.method == "GET" and path in self._documents:
@@ -113,7 +113,7 @@ class ApiServer:
         target = request.parse_path(path)
         if http.method == "GET":
             return await self._read(http, target)
-        body = request.parse_body(await http.read(), http.content_type)
+        body = request.parse_body(await http.read(), http.headers.get("Content-Type", "application/json"))
         agent = http.headers.get("User-Agent", "")
         write = request.parse_write(http.query, agent, target.subresource, body)
         if http.method == "POST":

@@ -18,36 +18,30 @@ Cell = Callable[[Object, datetime], Any]
 
 def table(served: Served, objects: list[Object], now: datetime, meta: Object, include: str) -> Object:
     """A meta.k8s.io/v1 Table. `include` is the request's includeObject: None, Metadata or Object."""
-    columns = [column.partition("=")[::2] for column in _COLUMNS[served.kind.kind].split(", ")]
+    name = "" if served.kind.kind == "Event" else "Name=metadata.name, "
+    columns = [column.partition("=")[::2] for column in f"{name}{_COLUMNS[served.kind.kind]}".split(", ")]
     cells = [_CELLS.get(source or name) or _path(source) for name, source in columns]
     partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
     rows: list[Object] = []
     for obj in objects:
         kept = {"None": None, "Object": obj}.get(include, partial | {"metadata": obj["metadata"]})
         rows.append({"cells": [cell(obj, now) for cell in cells], "object": kept})
-    definitions = [
-        {"name": name.strip("*"), "type": "string", "format": "name" if name == "Name" else "", "description": ""}
-        | {"priority": int(name.startswith("*"))}
-        for name, _ in columns
-    ]
-    head = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-    return head | {"columnDefinitions": definitions, "rows": rows}
+    common = {"type": "string", "format": "", "description": ""}
+    names = [common | {"name": name.strip("*"), "priority": int(name.startswith("*"))} for name, _ in columns]
+    names[0]["format"] = "name" if names[0]["name"] == "Name" else ""
+    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": names, "rows": rows}
 
 
 def human_duration(seconds: float) -> str:
     """An age as kubectl writes it: `42s`, `3m10s`, `27m`, `5h2m`, `3d4h`, `12d`."""
     total = max(int(seconds), 0)
     minutes, hours, days = total // 60, total // 3600, total // 86400
-    steps = {
-        120: f"{total}s",
-        600: f"{minutes}m" + f"{total % 60}s" * (total % 60 > 0),
-        3 * 3600: f"{minutes}m",
-        8 * 3600: f"{hours}h" + f"{minutes % 60}m" * (minutes % 60 > 0),
-        48 * 3600: f"{hours}h",
-        8 * 86400: f"{days}d" + f"{hours % 24}h" * (hours % 24 > 0),
-        730 * 86400: f"{days}d",
-    }
-    return next((text for limit_s, text in steps.items() if total < limit_s), f"{days // 365}y")
+    parts = [(total, "s"), (minutes, "m"), (hours, "h"), (days, "d"), (days // 365, "y")]
+    # Up to this many seconds: the unit, and whether the next smaller one is shown too.
+    steps = [(120, 0, 0), (600, 1, 60), (10800, 1, 0), (28800, 2, 60), (172800, 2, 0), (691200, 3, 24)]
+    unit, small = next((row[1:] for row in steps if total < row[0]), (3 if days < 730 else 4, 0))
+    text, rest = "{}{}".format(*parts[unit]), parts[unit - 1][0] % small if small else 0
+    return f"{text}{rest}{parts[unit - 1][1]}" if rest else text
 
 
 def _age(*fields: str) -> Cell:
@@ -91,19 +85,14 @@ def _node_status(obj: Object, now: datetime) -> str:
     return f"{ready},SchedulingDisabled" if at(obj, "spec.unschedulable") else ready
 
 
-def _node_roles(obj: Object, now: datetime) -> str:
-    keys = [key.partition("node-role.kubernetes.io/") for key in at(obj, "metadata.labels") or {}]
-    return ",".join(sorted(role for before, slash, role in keys if slash and not before)) or "<none>"
-
-
 def _node_ip(obj: Object, now: datetime) -> str:
     addresses = at(obj, "status.addresses") or []
     return next((item["address"] for item in addresses if item["type"] == "InternalIP"), "<none>")
 
 
 def _pod_ready(obj: Object, now: datetime) -> str:
-    ready = [status for status in at(obj, "status.containerStatuses") or [] if status.get("ready")]
-    return f"{len(ready)}/{len(obj['spec']['containers'])}"
+    ready = sum(1 for status in at(obj, "status.containerStatuses") or [] if status.get("ready"))
+    return f"{ready}/{len(obj['spec']['containers'])}"
 
 
 def _pod_status(obj: Object, now: datetime) -> str:
@@ -125,13 +114,11 @@ def _pod_restarts(obj: Object, now: datetime) -> str:
 _CELLS: dict[str, Cell] = {
     "Age": _age("metadata.creationTimestamp"),
     "node status": _node_status,
-    "node roles": _node_roles,
     "node address": _node_ip,
     "pod ready": _pod_ready,
     "pod status": _pod_status,
     "pod restarts": _pod_restarts,
-    "readiness gates": _each("spec.readinessGates", "{conditionType}"),
-    "ports": _each("spec.ports", "{port}/TCP"),
+    "ports": _each("spec.ports", "{port}/{protocol}"),
     "selector": _selector,
     "last seen": _age("lastTimestamp", "eventTime", "metadata.creationTimestamp"),
     "target": lambda obj, now: "{kind}/{name}".format_map(obj["involvedObject"]).lower(),
@@ -141,26 +128,24 @@ _CELLS: dict[str, Cell] = {
     "gang scheduled": _condition("PodGroupInitiallyScheduled"),
     "ready": _condition("Ready"),
 }
-_WIDE = ", *Containers=containers, *Images=images, *Selector=selector"
+_WIDE = ", Age, *Containers=containers, *Images=images, *Selector=selector"
 _COLUMNS = {
-    "Namespace": "Name=metadata.name, Status=status.phase, Age",
-    "Node": "Name=metadata.name, Status=node status, Roles=node roles, Age, "
-    "Version=status.nodeInfo.kubeletVersion, *Internal-IP=node address, *OS-Image=status.nodeInfo.osImage, "
-    "*Kernel-Version=status.nodeInfo.kernelVersion, *Container-Runtime=status.nodeInfo.containerRuntimeVersion",
-    "Pod": "Name=metadata.name, Ready=pod ready, Status=pod status, Restarts=pod restarts, Age, *IP=status.podIP, "
-    "*Node=spec.nodeName, *Nominated Node=status.nominatedNodeName, *Readiness Gates=readiness gates",
-    "Service": "Name=metadata.name, Type=spec.type, Cluster-IP=spec.clusterIP, External-IP=spec.externalName, "
-    "Port(s)=ports, Age, *Selector=selector",
+    "Namespace": "Status=status.phase, Age",
+    "Node": "Status=node status, Roles=metadata.roles, Age, Version=status.nodeInfo.kubeletVersion, "
+    "*Internal-IP=node address, *OS-Image=status.nodeInfo.osImage, *Kernel-Version=status.nodeInfo.kernelVersion, "
+    "*Container-Runtime=status.nodeInfo.containerRuntimeVersion",
+    "Pod": "Ready=pod ready, Status=pod status, Restarts=pod restarts, Age, *IP=status.podIP, *Node=spec.nodeName, "
+    "*Nominated Node=status.nominatedNodeName, *Readiness Gates=spec.readinessGates",
+    "Service": "Type=spec.type, Cluster-IP=spec.clusterIP, External-IP=spec.externalName, Port(s)=ports, Age, "
+    "*Selector=selector",
     "Event": "Last Seen=last seen, Type=type, Reason=reason, Object=target, *Source=source.component, "
     "Message=message, *Count=count, *Name=metadata.name",
-    "Lease": "Name=metadata.name, Holder=spec.holderIdentity, Age",
-    "ReplicaSet": "Name=metadata.name, Desired=spec.replicas, Current=status.replicas, "
-    f"Ready=status.readyReplicas, Age{_WIDE}",
-    "Deployment": "Name=metadata.name, Ready=deployment ready, Up-to-date=status.updatedReplicas, "
-    f"Available=status.availableReplicas, Age{_WIDE}",
-    "LeaderWorkerSet": "Name=metadata.name, Ready=status.readyReplicas, Desired=spec.replicas, "
-    "Up-to-date=status.updatedReplicas, Age",
-    "PodGroup": "Name=metadata.name, Min-Count=spec.schedulingPolicy.gang.minCount, "
-    "Workload=spec.workloadRef.workloadName, Scheduled=gang scheduled, Age",
-    "RoleRatioAutoscaler": "Name=metadata.name, Mode=spec.mode, Ready=ready, Age",
+    "Lease": "Holder=spec.holderIdentity, Age",
+    "ReplicaSet": f"Desired=spec.replicas, Current=status.replicas, Ready=status.readyReplicas{_WIDE}",
+    "Deployment": "Ready=deployment ready, Up-to-date=status.updatedReplicas, "
+    f"Available=status.availableReplicas{_WIDE}",
+    "LeaderWorkerSet": "Ready=status.readyReplicas, Desired=spec.replicas, Up-to-date=status.updatedReplicas, Age",
+    "PodGroup": "Min-Count=spec.schedulingPolicy.gang.minCount, Workload=spec.workloadRef.workloadName, "
+    "Scheduled=gang scheduled, Age",
+    "RoleRatioAutoscaler": "Mode=spec.mode, Ready=ready, Age",
 }

@@ -318,8 +318,8 @@ GANG = {"schedulingPolicy": {"gang": {"minCount": 2}}}
     ("kind", "spec", "field"),
     [
         (POD, {}, "spec.containers"),
-        (POD, {"containers": [{"name": "c"}]}, "spec.containers[0].image"),
-        (POD, {"containers": [{"name": "../c", "image": "i"}]}, "spec.containers[0].name"),
+        (POD, {"containers": [{"name": "c"}]}, "spec.containers"),
+        (POD, {"containers": [{"name": "../c", "image": "i"}]}, "spec.containers"),
         (POD, POD_SPEC | {"terminationGracePeriodSeconds": "5"}, "spec.terminationGracePeriodSeconds"),
         (DEPLOYMENT, SELECTED | {"replicas": -1}, "spec.replicas"),
         (DEPLOYMENT, SELECTED | {"replicas": True}, "spec.replicas"),
@@ -330,7 +330,8 @@ GANG = {"schedulingPolicy": {"gang": {"minCount": 2}}}
         (LWS, {}, "spec.leaderWorkerTemplate.workerTemplate.spec.containers"),
         (PODGROUP, {}, "spec.schedulingPolicy"),
         (PODGROUP, {"schedulingPolicy": {"gang": {"minCount": 0}}}, "spec.schedulingPolicy.gang.minCount"),
-        (PODGROUP, {"schedulingPolicy": {"gang": {}}}, "spec.schedulingPolicy.gang.minCount"),
+        (PODGROUP, {"schedulingPolicy": {"gang": {}}}, "spec.schedulingPolicy"),
+        (PODGROUP, {"schedulingPolicy": {"basic": {}, "gang": {"minCount": 1}}}, "spec.schedulingPolicy"),
     ],
 )
 def test_a_refusal_names_the_field(kind: Kind, spec: Object, field: str) -> None:
