@@ -211,13 +211,17 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Reset-corrected sums over all sources at one moment; differences are rates over any window."""
+    """Reset-corrected sums over all sources at one moment; differences are rates over any window.
+
+    `decoding` is how many requests were being decoded just then.
+    """
 
     at_s: float
     arrivals: float = 0.0
     prompt_tokens: float = 0.0
     generation_tokens: float = 0.0
     finished: float = 0.0
+    decoding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

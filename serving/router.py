@@ -73,11 +73,11 @@ class Router:
             # Only here: the Kubernetes client is heavy, and static endpoints do not need it.
             from serving.discovery import Discovery
 
-            self._discovery = Discovery(self.options.service, self.options.kubeconfig, self._take_over)
+            self._discovery = Discovery(self.options.service, self.options.kubeconfig, self.take_over)
             self._watch = asyncio.create_task(self._discovery.run())
         else:
             named = enumerate(self.options.endpoints)
-            self._take_over([Address(str(i), endpoint.role, endpoint.url) for i, endpoint in named])
+            self.take_over([Address(str(i), endpoint.role, endpoint.url) for i, endpoint in named])
         port = await self._listener.start()
         self.url = f"http://{self.options.host}:{port}"
         log.info("router of %s: listening on %s", self.metrics.service, self.url)
@@ -101,7 +101,8 @@ class Router:
         """The workers that are known now."""
         return self._dispatcher().endpoints()
 
-    def _take_over(self, seen: list[Address]) -> None:
+    def take_over(self, seen: list[Address]) -> None:
+        """Use these workers from now on."""
         self._dispatcher().take_over(seen)
         self._synced = True
 

@@ -4,8 +4,8 @@ Rules:
 1. Demand is what arrived, in tokens per second, never what completed and never what is in flight.
 2. A counter that falls was reset: what it shows now came since. A source unseen for longer than
    `stale_after_s` only gives a new baseline.
-3. Output length is tokens generated per request finished in the window: the estimate that stays right while
-   long requests are still running, and while decode is saturated.
+3. Output length is tokens generated per request finished in the window, where a request that came to be running
+   counts half: right from the first seconds, while long requests still run, and while decode is saturated.
 4. Without a router, workers are read instead, and the result is called estimated.
 """
 
@@ -94,6 +94,7 @@ def _as_source(worker: WorkerSample) -> RouterSample:
         failed=0.0,
         ttft=worker.ttft if prefill else Missing("decode workers do not see TTFT"),
         itl=Missing("prefill workers do not see ITL") if prefill else worker.itl,
+        in_flight={} if prefill else {"decode": _or_zero(worker.running)},
     )
 
 
@@ -127,7 +128,8 @@ def _accumulate(
         return state, why
     sources = known | {sample.uid: sample for sample in fresh}
     kept = tuple(sample for sample in sources.values() if now_s - sample.at_s < FORGET_SOURCE_S)
-    totals = [*state.totals, Totals(now_s, **sums)]
+    decoding = sum(sample.in_flight.get("decode", 0.0) for sample in fresh)
+    totals = [*state.totals, Totals(now_s, **sums, decoding=decoding)]
     state = replace(state, sources=kept, totals=_since(totals, now_s - DEMAND_HISTORY_S))
     return _keep_latencies(state, LatencyTotals(now_s, ttft, itl)), why
 
@@ -178,7 +180,7 @@ def _output_mean(state: State, now_s: float, window_s: float) -> float | Missing
     finished = latest.finished - base.finished
     generated = latest.generation_tokens - base.generation_tokens
     if finished > 0:
-        return generated / finished
+        return generated / max(finished / 2, finished + (latest.decoding - base.decoding) / 2)
     if state.demands and state.demands[-1].output_tokens_mean > 0:
         return max(state.demands[-1].output_tokens_mean, generated)
     return Missing("no request has finished yet, so the output length is not known")

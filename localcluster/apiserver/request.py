@@ -3,6 +3,7 @@
 Rule: what a client asks for and is not understood is refused here, never guessed.
 """
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,6 +87,19 @@ def parse_int(query: Mapping[str, Any], key: str) -> int | None:
     if text and not (text.isascii() and text.isdigit()):
         raise bad_request(f"{key} must be a non-negative integer, found {text!r}")
     return int(text) if text else None
+
+
+def token(*parts: Any) -> str:
+    """A continue token."""
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+def parse_token(text: str) -> list[Any]:
+    try:
+        revision, namespace, name = json.loads(base64.urlsafe_b64decode(text.encode()))
+        return [int(revision), str(namespace), str(name)]
+    except (ValueError, TypeError):
+        raise bad_request("the continue token is not one of this server's") from None
 
 
 def parse_body(raw: bytes, content_type: str) -> Any:

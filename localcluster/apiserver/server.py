@@ -7,7 +7,6 @@ Rules:
 """
 
 import asyncio
-import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -36,7 +35,8 @@ _log = logging.getLogger(__name__)
 NAMESPACES_AT_START = ("default", "kube-system", "roleratio-demo")
 _MAX_BODY_BYTES = 3 * 1024 * 1024
 _STRATEGIC = "application/strategic-merge-patch+json"
-_PATCHES: dict[str, Callable[[Any, Any], Any]] = {
+_CHANGES: dict[str, Callable[[Any, Any], Any]] = {
+    "whole": lambda old, new: new,
     "application/merge-patch+json": merge_patch,
     "application/json-patch+json": json_patch,
     _STRATEGIC: strategic_merge_patch,
@@ -125,10 +125,9 @@ class ApiServer:
         raise not_allowed(f"{http.method} {path}")
 
     async def _read(self, http: web.Request, target: Target) -> web.StreamResponse:
-        if not target.name and http.query.get("watch") in ("true", "1"):
-            return await self._watch(http, target)
         if not target.name:
-            return self._list(http, target)
+            watches = http.query.get("watch") in ("true", "1")
+            return await self._watch(http, target) if watches else self._list(http, target)
         entry = self.store.get(target.ref)
         if target.subresource == "log":
             return await self._log(http, target, entry.obj)
@@ -140,15 +139,14 @@ class ApiServer:
         matches, limit = _selectors(http, target), parse_int(http.query, "limit")
         rows, revision = self.store.scan(target.served, target.namespace), self.store.revision
         if token := http.query.get("continue"):
-            revision, *last = _read_token(token)
+            revision, *last = request.parse_token(token)
             self.store.changes_since(target.served, revision)
             rows = [row for row in rows if [row[0].namespace, row[0].name] > last]
-        if matches is not None:
-            rows = [row for row in rows if matches(row[1].obj)]
+        rows = [row for row in rows if matches is None or matches(row[1].obj)]
         meta: Object = {"resourceVersion": str(revision)}
         if limit and len(rows) > limit:
             left, (ref, _) = len(rows) - limit, rows[limit - 1]
-            token = base64.urlsafe_b64encode(encode([revision, ref.namespace, ref.name])).decode()
+            token = request.token(revision, ref.namespace, ref.name)
             rows, meta = rows[:limit], meta | {"continue": token, "remainingItemCount": left}
         if _wants_table(http):
             return _json(_table(http, target, [entry.obj for _, entry in rows], meta))
@@ -157,8 +155,11 @@ class ApiServer:
         return _json(b'%s,"items":[%s]}' % (head[:-1], b",".join(entry.data for _, entry in rows)))
 
     async def _watch(self, http: web.Request, target: Target) -> web.StreamResponse:
-        query, rendered = http.query, count()
-        initial = query.get("sendInitialEvents") == "true"
+        initial, bookmarks = (http.query.get(key) == "true" for key in ("sendInitialEvents", "allowWatchBookmarks"))
+        since = 0 if initial else parse_int(http.query, "resourceVersion") or 0
+        if since:
+            self.store.changes_since(target.served, since)
+        rendered = count()
 
         def render(data: bytes) -> bytes:
             if not _wants_table(http):
@@ -167,17 +168,8 @@ class ApiServer:
             made = _table(http, target, [obj], {"resourceVersion": obj["metadata"]["resourceVersion"]})
             return encode(made | ({"columnDefinitions": None} if next(rendered) else {}))
 
-        watch = streams.Watch(
-            target.served,
-            target.namespace,
-            _selectors(http, target),
-            since=0 if initial else parse_int(query, "resourceVersion") or 0,
-            bookmarks=query.get("allowWatchBookmarks") in ("true", "1"),
-            marks_initial=initial,
-            render=render,
-        )
-        if watch.since:
-            self.store.changes_since(target.served, watch.since)
+        matches = _selectors(http, target)
+        watch = streams.Watch(target.served, target.namespace, matches, since, bookmarks, initial, render)
         changed, listeners = asyncio.Event(), self.store.listeners(target.served)
         listeners.add(changed.set)
         try:
@@ -241,13 +233,13 @@ class ApiServer:
         return _json(_SUCCESS | {"code": 201}, 201)
 
     def _modify(self, http: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
-        scales, apply = target.subresource == "scale", _PATCHES.get(http.content_type)
+        scales, kind = target.subresource == "scale", http.content_type
         if http.method == "PUT":
-            body, apply = body if scales else request.check_object(target, body), _replace
-        elif apply is None or (http.content_type == _STRATEGIC and target.served.custom and not scales):
-            why = f"{http.content_type} is not a patch type of {target.served.resource}; use a merge patch"
+            body, kind = body if scales else request.check_object(target, body), "whole"
+        if kind not in _CHANGES or (kind == _STRATEGIC and target.served.custom and not scales):
+            why = f"{kind} is not a patch type of {target.served.resource}; use a merge patch"
             raise Refusal(415, "UnsupportedMediaType", why)
-        change = apply
+        change = _CHANGES[kind]
 
         def changed(obj: Object) -> Any:
             return with_scale(obj, change(scale_of(target.served, obj), body)) if scales else change(obj, body)
@@ -277,10 +269,6 @@ def _answer(http: web.Request, target: Target, entry: Entry, status: int = 200) 
     return _json(entry.data, status)
 
 
-def _replace(old: Any, new: Any) -> Any:
-    return new
-
-
 def _selectors(http: web.Request, target: Target) -> Predicate | None:
     known = ("metadata.name", "metadata.namespace", *target.served.fields)
     return predicate(http.query.get("labelSelector", ""), http.query.get("fieldSelector", ""), known)
@@ -293,14 +281,6 @@ def _wants_table(http: web.Request) -> bool:
 def _table(http: web.Request, target: Target, objects: list[Object], meta: Object) -> Object:
     include = http.query.get("includeObject", "Metadata")
     return table(target.served, objects, datetime.now(UTC), meta, include)
-
-
-def _read_token(token: str) -> list[Any]:
-    try:
-        revision, namespace, name = json.loads(base64.urlsafe_b64decode(token.encode()))
-        return [int(revision), str(namespace), str(name)]
-    except (ValueError, TypeError):
-        raise bad_request("the continue token is not one of this server's") from None
 
 
 def _json(data: bytes | Object, status: int = 200) -> web.Response:

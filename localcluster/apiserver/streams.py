@@ -18,7 +18,6 @@ from localcluster.apiserver.store import Change, Store, encode
 
 BOOKMARK_S = 5.0
 _LOG_POLL_S = 0.2
-_CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +35,22 @@ class Watch:
     async def lines(self, store: Store, changed: asyncio.Event) -> AsyncIterator[bytes]:
         """Lines without end; `changed` is set by whoever changes the kind. Refuses with 410."""
         revision = self.since or store.revision
-        if not self.since:
-            entries = [entry for _, entry in store.scan(self.served, self.namespace)]
-            matching = [entry for entry in entries if self.matches is None or self.matches(entry.obj)]
-            yield b"".join(line("ADDED", self.render(entry.data)) for entry in matching)
+        for _, entry in [] if self.since else store.scan(self.served, self.namespace):
+            if self.matches is None or self.matches(entry.obj):
+                yield line("ADDED", self.render(entry.data))
         if self.marks_initial:
             yield self._bookmark(revision, {"k8s.io/initial-events-end": "true"})
+        bookmark_due = False
         while True:
             changed.clear()
             seen = [self._seen(change) for change in store.changes_since(self.served, revision)]
             revision = store.revision
-            yield b"".join(seen)
+            yield b"".join([*seen, self._bookmark(revision, {}) if bookmark_due else b""])
             try:
                 await asyncio.wait_for(changed.wait(), BOOKMARK_S)
+                bookmark_due = False
             except TimeoutError:
-                yield self._bookmark(store.revision, {}) if self.bookmarks else b""
+                bookmark_due = self.bookmarks
 
     def _seen(self, change: Change) -> bytes:
         kind = "" if self.namespace and change.namespace != self.namespace else change.type
@@ -62,24 +62,20 @@ class Watch:
 
     def _bookmark(self, revision: int, annotations: dict[str, str]) -> bytes:
         meta = {"resourceVersion": str(revision), "creationTimestamp": None, "annotations": annotations}
-        head = {"kind": self.served.kind.kind, "apiVersion": self.served.kind.api_version}
-        return line("BOOKMARK", encode(head | {"metadata": meta}))
+        kind = self.served.kind
+        return line("BOOKMARK", encode({"kind": kind.kind, "apiVersion": kind.api_version, "metadata": meta}))
 
 
 def line(kind: str, data: bytes) -> bytes:
-    """One watch event."""
     return b'{"type":"%s","object":%s}\n' % (kind.encode(), data)
 
 
 async def log_chunks(path: Path, tail_lines: int | None, follows: Callable[[], bool]) -> AsyncIterator[bytes]:
     """A log, or its last lines, and then what is added as long as `follows()`."""
     with path.open("rb") as file:
-        if tail_lines is not None:
-            lines = file.read().splitlines(keepends=True)
-            yield b"".join(lines[max(len(lines) - tail_lines, 0) :])
-        goes_on = True
+        lines, goes_on = file.read().splitlines(keepends=True), follows()
+        yield b"".join(lines[0 if tail_lines is None else max(len(lines) - tail_lines, 0) :])
         while goes_on:
+            await asyncio.sleep(_LOG_POLL_S)
             goes_on = follows()
-            while data := file.read(_CHUNK_BYTES):
-                yield data
-            await asyncio.sleep(_LOG_POLL_S * goes_on)
+            yield file.read()

@@ -78,6 +78,7 @@ class Plant:
     changes: Callable[[Observation], Observation] = lambda observation: observation
     sides: dict[Role, RoleSide] = field(default_factory=lambda: {role: RoleSide([0.0]) for role in ROLES})
     counters: list[float] = field(default_factory=lambda: [0.0] * 4)
+    decoding: float = 0.0
     decisions: list[Decision] = field(default_factory=list)
     seen: list[Observation] = field(default_factory=list)
     writers: dict[Role, Writer] = field(default_factory=dict)
@@ -108,7 +109,18 @@ class Plant:
         arrivals, prompt, generated, finished = self.counters
         counts = tuple(min(arrivals, arrivals * (i + 1) / len(BOUNDS_S)) for i in range(len(BOUNDS_S)))
         latency = Histogram(BOUNDS_S, counts, arrivals * 0.1)
-        router = RouterSample("router-1", self.now_s, arrivals, prompt, generated, finished, 0.0, latency, latency)
+        router = RouterSample(
+            "router-1",
+            self.now_s,
+            arrivals,
+            prompt,
+            generated,
+            finished,
+            0.0,
+            latency,
+            latency,
+            {"decode": self.decoding},
+        )
         workers = tuple(self._worker(role, index) for role in ROLES for index in range(self._ready(role)))
         fleets = {role: self._fleet(role) for role in ROLES}
         return Observation(self.now_s, Samples((router,), workers), Fleet(fleets[Role.PREFILL], fleets[Role.DECODE]))

@@ -213,6 +213,23 @@ def test_a_router_restart_is_a_reset_not_a_negative_rate() -> None:
     assert any(Code.COUNTER_RESET in codes(decision) for decision in plant.decisions)
 
 
+def test_output_length_is_right_before_the_first_long_answers_are_through() -> None:
+    """3 requests/s, 300 tokens each, 10 s long: after 13 s nine have finished and thirty are half done."""
+    plant = Plant(lambda t: CALM)
+
+    def flow() -> None:
+        t = plant.now_s - 1000.0
+        arrived, running = 3 * t, 3 * min(t, 10.0)
+        done = arrived - running
+        plant.decoding = running
+        plant.counters = [arrived, arrived * 1000, done * 300 + running * 30 * min(t, 10.0) / 2, done]
+
+    plant._flow = flow  # type: ignore[method-assign]
+    demand = plant.run(14).decisions[-1].signals.demand
+    assert isinstance(demand, Demand)
+    assert demand.output_tokens_mean == pytest.approx(300, rel=0.1)
+
+
 def test_a_restarted_controller_holds_until_it_has_seen_enough() -> None:
     plant = Plant(lambda t: Load(5.0, 4000.0, 400.0) if t < 60 else CALM).run(61)
     before = plant.groups()

@@ -201,4 +201,3 @@ HELD = Held("kubectl", 3, 5, 990.0, "")
 )
 def test_manual_changes(look: Seen, held: Held | None, expected: Held | None) -> None:
     assert manual_hold(look, held, 1800.0) == expected
-

@@ -231,3 +231,39 @@ def test_a_worker_that_comes_back_under_its_address_starts_afresh() -> None:
     assert pool.next_try_s("decode") == 100.0
     pool.replace([Address("uid-2", "decode", "http://a")])
     assert pool.pick("decode", 1.0) is not None
+
+
+async def test_prompts_wait_in_the_router_and_a_new_worker_takes_them(fleet: Fleet) -> None:
+    first, decode = await fleet.pair()
+    router = await fleet.router()
+    # Two prompts of 3,000 tokens are the most that is bound to a worker at once; the rest stays with the router.
+    asked = [asyncio.create_task(fleet.complete(router.url, [n] * 3000, 1)) for n in range(12)]
+    await until(lambda: router.metrics.requests == 12 and router.endpoints()[0].load > 0)
+    bound = router.endpoints()[0].load
+    assert bound <= 2 * 3000
+    second = await fleet.prefill()
+    addresses = [Address(worker.url, worker.role, worker.url) for worker in (first, second, decode)]
+    router.take_over(addresses)
+    answers = await asyncio.gather(*asked)
+    assert [answer["status"] for answer in answers] == [200] * 12
+    assert [answer["choices"][0]["text"] for answer in answers] == [words_of([n] * 3000, 1) for n in range(12)]
+    assert second.metrics.prompt_tokens > 0
+
+
+async def test_a_queue_is_not_an_outage(fleet: Fleet) -> None:
+    await fleet.pair()
+    router = await fleet.router(max_wait_s=0.05)
+    answers = await asyncio.gather(*(fleet.complete(router.url, [n] * 4000, 1) for n in range(8)))
+    assert [answer["status"] for answer in answers] == [200] * 8
+
+
+def test_a_busy_worker_is_not_picked_but_an_idle_one_takes_any_prompt() -> None:
+    pool = Pool()
+    pool.replace([Address("a", "prefill", "http://a"), Address("b", "prefill", "http://b")])
+    one, two = pool.of_role("prefill")
+    one.load, two.load = 5000, 100
+    assert pool.pick("prefill", 0.0, 4096) is two
+    two.load = 4096
+    assert pool.pick("prefill", 0.0, 4096) is None
+    one.load = 0
+    assert pool.pick("prefill", 0.0, 4096) is one
