@@ -142,14 +142,16 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Offered work at one moment, measured at arrival over the last `window_s`."""
+    """Offered work at one moment, measured at arrival over the last `window_s`; shorter than usual in a burst."""
 
     at_s: float
+    window_s: float
     requests_per_s: float
     prompt_tokens_per_s: float
     output_tokens_per_s: float
     prompt_tokens_mean: float
     output_tokens_mean: float
+    burst: bool = False
 
 
 @dataclass(frozen=True, slots=True)

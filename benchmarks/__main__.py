@@ -2,7 +2,7 @@
 
 Rules:
 1. Exit code 0 also when a claim is missed; 1 when a benchmark could not measure; 2 for wrong arguments.
-2. A benchmark that fails does not keep the others from running.
+2. A benchmark that fails does not keep the others from running; what was measured before an interrupt is in FILE.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from benchmarks.figure import Figure, table
 from benchmarks.processes import BenchmarkError
 from kubeapi.errors import ApiError
+from roleratio.cli import Parser
 
 NAMES = ("localcluster", "workers", "streaming", "tick", "scheduler")
 
@@ -35,24 +37,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in NAMES:
             print(f"{name:<14}{_about(name)}")
         return 0
-    if arguments.json and not arguments.json.parent.is_dir():
-        print(f"benchmarks: --json {arguments.json}: no folder {arguments.json.parent}; make it first", file=sys.stderr)
+    if arguments.json and (problem := _cannot_write(arguments.json)):
+        print(f"benchmarks: --json {arguments.json}: {problem}; give another path", file=sys.stderr)
         return 2
-    # A SIGTERM unwinds like Ctrl-C, so that processes are stopped.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results: dict[str, list[Figure]] = {}
+    failures: dict[str, str] = {}
     try:
-        results, failures = _run([name for name in NAMES if name in (arguments.names or NAMES)])
+        for name in NAMES:
+            if name in (arguments.names or NAMES):
+                _run(name, results, failures)
     except KeyboardInterrupt:
         return 130
-    if arguments.json:
-        arguments.json.write_text(json.dumps(_report(results, failures), indent=2) + "\n", encoding="utf-8")
+    finally:
+        if arguments.json:
+            arguments.json.write_text(json.dumps(_report(results, failures), indent=2) + "\n", encoding="utf-8")
     missed = [f"{name}: {one.name}" for name, figures in results.items() for one in figures if one.missed]
     print(f"claims missed: {'; '.join(missed) or 'none'}")
     return 1 if failures else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmarks",
         description="Measure the sizes and speeds that the README claims.",
         epilog="example: python -m benchmarks tick streaming --json figures.json",
@@ -73,21 +78,26 @@ def _about(name: str) -> str:
     return (import_module(f"benchmarks.{name}").__doc__ or "").partition("\n")[0]
 
 
-def _run(names: Sequence[str]) -> tuple[dict[str, list[Figure]], dict[str, str]]:
-    """Figures by benchmark, and why those that failed did; both are printed as they come."""
-    results: dict[str, list[Figure]] = {}
-    failures: dict[str, str] = {}
-    for name in names:
-        print(f"{name}: {_about(name)}", flush=True)
-        began_s = time.monotonic()
-        try:
-            results[name] = import_module(f"benchmarks.{name}").measure()
-        except (BenchmarkError, ApiError, aiohttp.ClientError, OSError) as error:
-            failures[name] = " ".join(str(error).split()) or type(error).__name__
-            print(f"benchmarks: {name}: {failures[name]}", file=sys.stderr, flush=True)
-            continue
-        print(f"{table(results[name])}\n({time.monotonic() - began_s:.0f} s)\n", flush=True)
-    return results, failures
+def _cannot_write(path: Path) -> str | None:
+    """Why a file cannot be written: better asked before minutes of measuring than after."""
+    try:
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _run(name: str, results: dict[str, list[Figure]], failures: dict[str, str]) -> None:
+    """Measure one benchmark and print what came of it."""
+    print(f"{name}: {_about(name)}", flush=True)
+    began_s = time.monotonic()
+    try:
+        results[name] = import_module(f"benchmarks.{name}").measure()
+    except (BenchmarkError, ApiError, aiohttp.ClientError, psutil.Error, OSError) as error:
+        failures[name] = " ".join(str(error).split()) or type(error).__name__
+        print(f"benchmarks: {name}: {failures[name]}", file=sys.stderr, flush=True)
+        return
+    print(f"{table(results[name])}\n({time.monotonic() - began_s:.0f} s)\n", flush=True)
 
 
 def _report(results: dict[str, list[Figure]], failures: dict[str, str]) -> dict[str, Any]:
@@ -97,4 +107,6 @@ def _report(results: dict[str, list[Figure]], failures: dict[str, str]) -> dict[
 
 
 if __name__ == "__main__":
+    # A SIGTERM unwinds like Ctrl-C, so that processes are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

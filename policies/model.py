@@ -62,6 +62,7 @@ class Code(StrEnum):
     SCRAPE_FAILED = "ScrapeFailed"
     GHOSTS_DROPPED = "GhostsDropped"
     COUNTER_RESET = "CounterReset"
+    BURST = "Burst"
     NO_TRAFFIC = "NoTraffic"
     LATENCY_ESTIMATED = "LatencyEstimated"
     WORKLOAD_PROBLEM = "WorkloadProblem"

@@ -27,10 +27,12 @@ def _role(role: Role, recent: list[Demand], signals: Signals, settings: Settings
     horizon_s, quantile = signals[role].cold_start_s, settings.spec.forecast_quantile
     result = trend.forecast(points, now_s, horizon_s, quantile)
     current = points[-1][1]
+    high = result.high if result else current
     return RoleForecast(
         horizon_s=horizon_s,
         quantile=quantile,
         tokens_per_s_q50=result.median if result else current,
-        tokens_per_s_high=result.high if result else current,
+        # A line through a jump lags behind it: in a burst, what arrives now is the least to expect.
+        tokens_per_s_high=max(high, current) if latest.burst else high,
         tokens_mean=latest.prompt_tokens_mean if prefill else latest.output_tokens_mean,
     )

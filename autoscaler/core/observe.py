@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -39,6 +40,10 @@ LATENCY_SPACING_S = 5.0
 LATENCY_WINDOW_S = 30.0
 SHORTEST_WINDOW_S = 3.0
 FORGET_SOURCE_S = 600.0
+# The last third of the window is a burst when it exceeds what came before by more than chance would do: Poisson
+# arrivals of prompts whose lengths vary like an exponential (squared coefficient of variation 1).
+BURST_SIGMAS = 3.0
+LENGTH_CV2 = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +153,35 @@ def _keep_latencies(state: State, latest: LatencyTotals) -> State:
 
 
 def _demand(state: State, now_s: float, window_s: float) -> Demand | Missing:
+    """Offered work over the window, or over its last third where that is a burst against what came before."""
+    mean = _over(state, now_s, window_s, 2 * window_s)
+    if isinstance(mean, Missing) or state.totals[0].at_s > now_s - window_s:
+        return mean
+    short = _over(state, now_s, window_s / 3, 2 * window_s)
+    if isinstance(short, Missing):
+        return mean
+    before_s = max(mean.window_s - short.window_s, 1e-9)
+    before_rps = (mean.requests_per_s * mean.window_s - short.requests_per_s * short.window_s) / before_s
+    before_tps = (mean.prompt_tokens_per_s * mean.window_s - short.prompt_tokens_per_s * short.window_s) / before_s
+    chance = math.sqrt((1 + LENGTH_CV2) / max(1.0, before_rps * short.window_s))
+    burst = short.prompt_tokens_per_s > (1 + BURST_SIGMAS * chance) * before_tps
+    return replace(short, burst=True) if burst else mean
+
+
+def _over(state: State, now_s: float, window_s: float, length_window_s: float) -> Demand | Missing:
     latest, base = state.totals[-1], _baseline(state.totals, now_s - window_s)
     span_s = latest.at_s - base.at_s
     if span_s < min(SHORTEST_WINDOW_S, window_s):
         return Missing(f"only {span_s:.1f} s of counters seen")
     arrivals = latest.arrivals - base.arrivals
     prompt_tokens = latest.prompt_tokens - base.prompt_tokens
-    output_mean = _output_mean(state, now_s, window_s)
+    output_mean = _output_mean(state, now_s, length_window_s)
     if isinstance(output_mean, Missing) and arrivals > 0:
         return output_mean
     mean = output_mean if isinstance(output_mean, float) else 0.0
     return Demand(
         at_s=now_s,
+        window_s=span_s,
         requests_per_s=arrivals / span_s,
         prompt_tokens_per_s=prompt_tokens / span_s,
         output_tokens_per_s=arrivals / span_s * mean,
@@ -175,8 +197,8 @@ def _baseline(totals: Sequence[Totals], at_s: float) -> Totals:
 
 
 def _output_mean(state: State, now_s: float, window_s: float) -> float | Missing:
-    """Twice the demand window: lengths change slower than rates, and need more requests to be seen."""
-    latest, base = state.totals[-1], _baseline(state.totals, now_s - 2 * window_s)
+    """Over twice the demand's window: lengths change slower than rates, and need more requests to be seen."""
+    latest, base = state.totals[-1], _baseline(state.totals, now_s - window_s)
     finished = latest.finished - base.finished
     generated = latest.generation_tokens - base.generation_tokens
     if finished > 0:
@@ -204,6 +226,9 @@ def _oddities(seen: Observation, demand: Demand | Missing, estimated: bool) -> l
         why.append(Reason(Stage.OBSERVE, Code.DEMAND_MISSING, None, {"why": demand.missing}))
     elif demand.requests_per_s == 0:
         why.append(Reason(Stage.OBSERVE, Code.NO_TRAFFIC))
+    elif demand.burst:
+        rate = {"prompt_tokens_per_s": demand.prompt_tokens_per_s, "over_s": demand.window_s}
+        why.append(Reason(Stage.OBSERVE, Code.BURST, None, rate))
     if estimated and seen.samples.workers:
         why.append(Reason(Stage.OBSERVE, Code.LATENCY_ESTIMATED, None, {"why": "no router or gateway is read"}))
     why += [Reason(Stage.OBSERVE, Code.WORKLOAD_PROBLEM, None, {"why": text}) for text in seen.fleet.problems]

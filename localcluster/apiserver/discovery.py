@@ -33,8 +33,7 @@ def documents() -> dict[str, Object]:
     for root, rows in roots.items():
         head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": rows[0].kind.api_version}
         found[root] = head | {"resources": [_resource(row, sub) for row in rows for sub in row.subresources]}
-        paths = dict(_patch_operation(row) for row in rows)
-        found[f"/openapi/v3{root}"] = {"openapi": "3.0.0", "info": _INFO, "paths": paths}
+        found[f"/openapi/v3{root}"] = {"openapi": "3.0.0", "info": _INFO, "paths": _patches(rows)}
     return found
 
 
@@ -53,10 +52,11 @@ def _resource(row: Served, sub: str) -> Object:
     return entry | names | {"verbs": _VERBS, "categories": categories}
 
 
-def _patch_operation(row: Served) -> tuple[str, Object]:
-    """kubectl reads one thing from here: that the server validates fields itself."""
-    kind = row.kind
-    gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
-    parameters = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
-    operation = {"parameters": parameters, "x-kubernetes-group-version-kind": gvk, "responses": {}}
-    return kind.path("{namespace}" if kind.namespaced else None, "{name}"), {"patch": operation}
+def _patches(rows: list[Served]) -> Object:
+    """kubectl reads one thing from OpenAPI: that the server validates fields itself."""
+    patch = {"parameters": [{"name": "fieldValidation", "in": "query"}], "responses": {}}
+    kinds = {row.kind: {"group": row.kind.group, "version": row.kind.version, "kind": row.kind.kind} for row in rows}
+    return {kind.path("{ns}", "{n}"): {"patch": patch | {_GVK: gvk}} for kind, gvk in kinds.items()}
+
+
+_GVK = "x-kubernetes-group-version-kind"

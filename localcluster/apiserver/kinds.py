@@ -1,7 +1,4 @@
-"""The static table of kinds that the API server serves.
-
-Rule: what differs between kinds is a row here, a rule in schema.py or a column in table.py.
-"""
+"""The static table of kinds: what differs between them is a row here, in schema.py or in table.py."""
 
 from dataclasses import dataclass
 
@@ -33,11 +30,6 @@ class Served:
         return f"{self.kind.plural}.{self.kind.group}".rstrip(".")
 
     @property
-    def qualified(self) -> str:
-        """`Pod`, `Deployment.apps`: as messages name the kind."""
-        return f"{self.kind.kind}.{self.kind.group}".rstrip(".")
-
-    @property
     def subresources(self) -> tuple[str, ...]:
         """What can follow the name in a path."""
         own = ("binding", "eviction", "log") if self.kind == kinds.POD else ()
@@ -53,11 +45,8 @@ PODS = Served(kinds.POD, ("po",), _POD_FIELDS)
 SERVICES = Served(kinds.SERVICE, ("svc",), ("spec.type",), generation=False)
 EVENTS = Served(kinds.EVENT, ("ev",), _EVENT_FIELDS, status=False, generation=False)
 SERVED = (
-    NAMESPACES,
+    *(NAMESPACES, PODS, SERVICES, EVENTS),
     Served(kinds.NODE, ("no",), ("spec.unschedulable",), keeps_status=True, generation=False),
-    PODS,
-    SERVICES,
-    EVENTS,
     Served(kinds.LEASE, status=False, generation=False),
     Served(kinds.REPLICASET, ("rs",), scale_selector="spec.selector"),
     Served(kinds.DEPLOYMENT, ("deploy",), scale_selector="spec.selector"),

@@ -1,6 +1,5 @@
-"""Refusals: every "no" of the API server as one exception that carries a Kubernetes Status.
-
-Rule: the message is one line that names the object or the field, and what was expected.
+"""Refusals: every "no" of the API server as an exception with a Kubernetes Status of one line, which names the
+object or the field, and what was expected.
 """
 
 from typing import Any
@@ -17,7 +16,6 @@ class Refusal(Exception):
         self._answer = {"message": message, "reason": reason, "details": details}
 
     def status(self) -> Object:
-        """The Status object that clients decode."""
         return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": self.code} | self._answer
 
 
@@ -27,10 +25,6 @@ def bad_request(message: str) -> Refusal:
 
 def not_found(resource: str, name: str) -> Refusal:
     return Refusal(404, "NotFound", f'{resource} "{name}" not found', name=name, kind=resource)
-
-
-def no_such_path(path: str) -> Refusal:
-    return Refusal(404, "NotFound", f"the server could not find the requested resource: {path}")
 
 
 def not_allowed(what: str) -> Refusal:
@@ -49,5 +43,4 @@ def invalid(kind: str, name: str, field: str, why: str) -> Refusal:
 
 
 def not_served(what: str) -> Refusal:
-    """501: a real API server does this, the embedded one does not."""
     return Refusal(501, "NotImplemented", f"the embedded API server does not serve {what}")

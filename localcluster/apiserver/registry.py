@@ -228,7 +228,7 @@ def _check_identity(ref: Ref, old: Object, new: Any) -> None:
     same += [meta.get(key, known.get(key)) == known.get(key) for key in ("name", "namespace")]
     for field, is_same in zip(("apiVersion", "kind", "metadata.name", "metadata.namespace"), same, strict=True):
         if not is_same:
-            raise invalid(ref.served.qualified, ref.name, field, "Invalid value: field is immutable")
+            raise invalid(ref.served.kind.kind, ref.name, field, "Invalid value: field is immutable")
     if (meta.get("uid") or known["uid"]) != known["uid"]:
         why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {known['uid']}"
         raise conflict(ref.served.resource, ref.name, why)

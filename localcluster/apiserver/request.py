@@ -1,7 +1,4 @@
-"""One HTTP request, read: which object, which verb, which options. No socket in sight.
-
-Rule: what a client asks for and is not understood is refused here, never guessed.
-"""
+"""One HTTP request, read: which object, which verb, which options; what is not understood is refused. Pure."""
 
 import base64
 import json
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localcluster.apiserver.kinds import BY_PATH, Served
-from localcluster.apiserver.refusal import Object, Refusal, bad_request, no_such_path, not_served
+from localcluster.apiserver.refusal import Object, Refusal, bad_request, not_found, not_served
 from localcluster.apiserver.registry import Deletion, Write
 from localcluster.apiserver.store import Ref
 
@@ -39,24 +36,18 @@ class Target:
 def parse_path(path: str) -> Target:
     """`/api/v1/namespaces/a/pods/b/log` as a Target. Refuses with 404 or 501."""
     root, *parts = path.strip("/").split("/")
-    group = parts.pop(0) if root == "apis" and parts else ""
-    if group in _UNSERVED:
-        raise not_served(_UNSERVED[group])
-    if root not in ("api", "apis") or len(parts) < 2:
-        raise no_such_path(path)
-    version, *parts = parts
-    namespace = ""
+    group = parts.pop(0) if root == "apis" and parts else "" if root == "api" else root
+    version, namespace, parts = parts[0] if parts else "", "", parts[1:]
     # `namespaces/a` and `namespaces/a/status` are the Namespace itself; what else is below is inside it.
-    if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "finalize"):
+    if parts[:1] == ["namespaces"] and len(parts) > 2 and parts[2] not in ("status", "finalize"):
         _, namespace, *parts = parts
-    plural, name, subresource, *rest = [*parts, "", ""]
+    plural, name, subresource, *rest = [*parts, "", "", ""]
     served = BY_PATH.get((group, version, plural))
-    if served is None or any(rest) or ((name or namespace) and bool(namespace) != served.kind.namespaced):
-        raise no_such_path(path)
-    if subresource in _UNSERVED_SUBS:
-        raise not_served(f"{plural}/{subresource}")
-    if subresource not in served.subresources:
-        raise no_such_path(path)
+    if group in _UNSERVED or subresource in _UNSERVED_SUBS:
+        raise not_served(_UNSERVED.get(group, f"{plural}/{subresource}"))
+    wrong_scope = served and (name or namespace) and bool(namespace) != served.kind.namespaced
+    if served is None or any(rest) or wrong_scope or subresource not in served.subresources:
+        raise not_found("path", path)
     return Target(served, namespace, name, subresource)
 
 
@@ -73,8 +64,7 @@ def parse_write(query: Mapping[str, str], user_agent: str, subresource: str, bod
 def parse_deletion(query: Mapping[str, str], body: Any) -> Deletion:
     """DeleteOptions from the body or the query."""
     options: Object = dict(query) | (body if isinstance(body, dict) else {})
-    before = options.get("preconditions") or {}
-    propagation = options.get("propagationPolicy") or "Background"
+    before, propagation = options.get("preconditions") or {}, options.get("propagationPolicy") or "Background"
     if propagation not in ("Background", "Foreground", "Orphan"):
         raise bad_request(f"propagationPolicy must be Background, Foreground or Orphan, found {propagation!r}")
     grace_s = parse_int(options, "gracePeriodSeconds")

@@ -66,7 +66,7 @@ def validate(served: Served, obj: Object, old: Object | None) -> None:
     kind = served.kind.kind
 
     def refuse(field: str, why: str) -> Refusal:
-        return invalid(served.qualified, str(at(obj, "metadata.name")), field, why)
+        return invalid(served.kind.kind, str(at(obj, "metadata.name")), field, why)
 
     for field, (fits, expected) in (_COMMON | _RULES.get(kind, {})).items():
         value = at(obj, field.rstrip("!"))

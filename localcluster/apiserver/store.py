@@ -9,7 +9,6 @@ Rules:
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from localcluster.apiserver.kinds import SERVED, Served
@@ -51,12 +50,12 @@ class Change(NamedTuple):
     before: bytes | None
 
 
-@dataclass(slots=True)
 class _Shelf:
-    spaces: defaultdict[str, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
-    history: deque[Change] = field(default_factory=lambda: deque(maxlen=HISTORY_EVENTS))
-    forgotten_revision: int = 0
-    listeners: set[Callable[[], None]] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.spaces: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
+        self.history: deque[Change] = deque(maxlen=HISTORY_EVENTS)
+        self.forgotten_revision = 0
+        self.listeners: set[Callable[[], None]] = set()
 
 
 def encode(obj: Any) -> bytes:
@@ -98,10 +97,8 @@ class Store:
         """Store a new version; the store owns `obj` from here on."""
         old, entry = self.find(ref), self._next(obj)
         self._shelves[ref.served].spaces[ref.namespace][ref.name] = entry
-        self._publish(ref, "MODIFIED" if old else "ADDED", entry, old)
-        for uid in _owner_uids(obj):
-            self.dependents[uid].add(ref)
         self.by_uid[obj["metadata"]["uid"]] = ref
+        self._publish(ref, "MODIFIED" if old else "ADDED", entry, old)
         return entry
 
     def remove(self, ref: Ref) -> Entry:
@@ -109,8 +106,8 @@ class Store:
         old = self.get(ref)
         entry = self._next(old.fresh())
         del self._shelves[ref.served].spaces[ref.namespace][ref.name]
-        self._publish(ref, "DELETED", entry, old)
         del self.by_uid[old.obj["metadata"]["uid"]]
+        self._publish(ref, "DELETED", entry, old)
         return entry
 
     def changes_since(self, served: Served, revision: int) -> list[Change]:
@@ -142,15 +139,16 @@ class Store:
         shelf = self._shelves[ref.served]
         if len(shelf.history) == HISTORY_EVENTS:
             shelf.forgotten_revision = shelf.history[0].revision
-        data = before.data if before else None
-        shelf.history.append(Change(self.revision, kind, ref.namespace, after.data, data))
-        for uid in _owner_uids(before.obj) if before else ():
+        shelf.history.append(Change(self.revision, kind, ref.namespace, after.data, before and before.data))
+        for uid in _owner_uids(before):
             self.dependents[uid].discard(ref)
             if not self.dependents[uid]:
                 del self.dependents[uid]
+        for uid in _owner_uids(after) if kind != "DELETED" else ():
+            self.dependents[uid].add(ref)
         for callback in shelf.listeners:
             callback()
 
 
-def _owner_uids(obj: Object) -> set[str]:
-    return {owner["uid"] for owner in obj["metadata"].get("ownerReferences") or []}
+def _owner_uids(entry: Entry | None) -> set[str]:
+    return {owner["uid"] for owner in entry.obj["metadata"].get("ownerReferences") or []} if entry else set()

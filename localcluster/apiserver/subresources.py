@@ -1,7 +1,4 @@
-"""The views of an object that are not the object: `/scale` and `/binding`. Pure.
-
-Rule: a subresource writes its own field and nothing else.
-"""
+"""The views of an object that are not the object: `/scale` and `/binding`; each writes its own field only. Pure."""
 
 from typing import Any
 
@@ -13,28 +10,24 @@ from localcluster.apiserver.selectors import at, selector_text
 def scale_of(served: Served, obj: Object) -> Object:
     """The autoscaling/v1 Scale of a workload."""
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    meta = {key: obj["metadata"][key] for key in kept if key in obj["metadata"]}
     selector = at(obj, served.scale_selector) or ""
     text = selector_text(selector) if isinstance(selector, dict) else selector
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {key: obj["metadata"][key] for key in kept if key in obj["metadata"]},
-        "spec": {"replicas": at(obj, "spec.replicas") or 0},
-        "status": {"replicas": at(obj, "status.replicas") or 0, "selector": text},
-    }
+    status = {"replicas": at(obj, "status.replicas") or 0, "selector": text}
+    spec = {"replicas": at(obj, "spec.replicas") or 0}
+    return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec, "status": status}
 
 
 def with_scale(obj: Object, scale: Any) -> Object:
     """The workload with the replicas and, for locking, the version and uid of a Scale."""
-    name, meta = obj["metadata"]["name"], at(scale, "metadata")
-    replicas = 0 if at(scale, "spec.replicas") is None else at(scale, "spec.replicas")
-    if type(replicas) is not int or replicas < 0:
+    name, meta, replicas = obj["metadata"]["name"], at(scale, "metadata"), at(scale, "spec.replicas")
+    if replicas is not None and (type(replicas) is not int or replicas < 0):
         why = f"Invalid value: {replicas!r}: must be an integer greater than or equal to 0"
         raise invalid("Scale.autoscaling", name, "spec.replicas", why)
     if not isinstance(meta, dict) or meta.get("name", name) != name:
         raise bad_request(f"metadata.name of the Scale must be {name}")
     obj["metadata"] |= {key: meta[key] for key in ("resourceVersion", "uid") if meta.get(key)}
-    obj["spec"]["replicas"] = replicas
+    obj["spec"]["replicas"] = replicas or 0
     return obj
 
 

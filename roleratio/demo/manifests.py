@@ -84,8 +84,8 @@ def settings(shape: Shape, gpu_budget: int) -> Object:
             "gpuBudget": gpu_budget,
             "prefill": role,
             "decode": role | {"maxNumSeqs": DECODE_MAX_NUM_SEQS},
-            "metrics": {"windowS": 10, "scrapeTimeoutS": 1},
-            "syncPeriodS": 2,
+            "metrics": {"windowS": 10, "scrapeTimeoutS": 0.8},
+            "syncPeriodS": 1,
         },
     }
 

@@ -230,6 +230,16 @@ def test_output_length_is_right_before_the_first_long_answers_are_through() -> N
     assert demand.output_tokens_mean == pytest.approx(300, rel=0.1)
 
 
+def test_a_burst_is_seen_within_a_few_seconds_and_a_steady_load_is_none() -> None:
+    plant = Plant(lambda t: Load(3.0, 4000.0, 120.0) if t >= 60 else CALM).run(60)
+    assert not any(Code.BURST in codes(decision) for decision in plant.decisions)
+    plant.run(4)
+    assert Code.BURST in codes(plant.decisions[-1])
+    demand = plant.decisions[-1].signals.demand
+    assert isinstance(demand, Demand)
+    assert demand.prompt_tokens_per_s > 9000
+
+
 def test_a_restarted_controller_holds_until_it_has_seen_enough() -> None:
     plant = Plant(lambda t: Load(5.0, 4000.0, 400.0) if t < 60 else CALM).run(61)
     before = plant.groups()

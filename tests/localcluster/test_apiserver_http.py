@@ -462,7 +462,7 @@ async def test_logs(api: Any) -> None:
         ("GET", "/api/v1/pods?limit=x", None, {}, 400, "limit must be"),
         ("GET", "/api/v1/pods?continue=x", None, {}, 400, "continue token"),
         ("GET", "/api/v1/pods?labelSelector=a%3D%3D%3D", None, {}, 400, "label selector"),
-        ("GET", "/apis/batch/v1/jobs", None, {}, 404, "could not find"),
+        ("GET", "/apis/batch/v1/jobs", None, {}, 404, "not found"),
         ("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", None, {}, 501, "fixed"),
         ("POST", "/api/v1/namespaces/default/pods/a/exec", None, {}, 501, "pods/exec"),
         ("POST", "/api/v1/namespaces/default/pods", "{", {}, 400, "not JSON"),
