@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 
 DAMPING = 0.5
 RISE_CAP = 1.5
+HALF_LIFE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ def forecast(
 ) -> Quantiles | None:
     """Forecast the value at `now_s + horizon_s`; None without points. Linear in their number.
 
-    Least squares of value over time, its slope multiplied by DAMPING; `high` adds the normal quantile of the
-    residuals' standard deviation.
+    Least squares of value over time, where a point's weight halves with every HALF_LIFE_S of its age, the slope
+    multiplied by DAMPING; `high` adds the normal quantile of the residuals' weighted standard deviation.
     """
     if not points:
         return None
@@ -41,23 +42,26 @@ def forecast(
         return Quantiles(last, last)
     ages = [at_s - now_s for at_s, _ in points]
     values = [value for _, value in points]
-    slope, level = _line(ages, values)
-    spread = _deviation([value - (level + slope * age) for age, value in zip(ages, values, strict=True)])
+    weights = [0.5 ** (-age / HALF_LIFE_S) for age in ages]
+    slope, level = _line(ages, values, weights)
+    residuals = [value - (level + slope * age) for age, value in zip(ages, values, strict=True)]
+    spread = math.sqrt(_mean([residual * residual for residual in residuals], weights))
     ceiling = RISE_CAP * max(values)
     median = min(max(0.0, level + DAMPING * slope * horizon_s), ceiling)
     high = min(max(median, median + NormalDist().inv_cdf(quantile) * spread), ceiling)
     return Quantiles(median, high)
 
 
-def _line(ages: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+def _line(ages: Sequence[float], values: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
     """Slope, and the value at age 0."""
-    mean_age, mean_value = fmean(ages), fmean(values)
-    variance = sum((age - mean_age) ** 2 for age in ages)
+    mean_age, mean_value = _mean(ages, weights), _mean(values, weights)
+    variance = _mean([(age - mean_age) ** 2 for age in ages], weights)
     if variance == 0:
         return 0.0, mean_value
-    slope = sum((age - mean_age) * (value - mean_value) for age, value in zip(ages, values, strict=True)) / variance
+    products = [(age - mean_age) * (value - mean_value) for age, value in zip(ages, values, strict=True)]
+    slope = _mean(products, weights) / variance
     return slope, mean_value - slope * mean_age
 
 
-def _deviation(residuals: Sequence[float]) -> float:
-    return math.sqrt(sum(residual * residual for residual in residuals) / len(residuals))
+def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)

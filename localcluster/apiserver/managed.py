@@ -1,8 +1,7 @@
 """managedFields: a record of who last changed what. Pure.
 
-Rules:
-1. A manager's entry holds the leaf fields that it last changed; whoever changes a field takes it from all others.
-2. A list is one leaf. What the server itself writes (uid, versions, times) belongs to nobody.
+A manager's entry holds the leaf fields that it last changed; whoever changes a field takes it from all others. A list
+is one leaf. What the server itself writes (uid, versions, times) belongs to nobody.
 """
 
 from typing import Any

@@ -1,9 +1,7 @@
 """The three patches: JSON (RFC 6902), merge (RFC 7386) and Kubernetes' strategic merge. Pure.
 
-Rules:
-1. The original is never written to; the result may share its unchanged parts.
-2. A strategic patch replaces a list unless _MERGE_KEYS names it, as in the Go types' patch tags.
-3. A patch that cannot be applied is a 400 or 422 that names the operation.
+The original is never written to; the result may share its unchanged parts. A strategic patch replaces a list unless
+_MERGE_KEYS names it, as in the Go types' patch tags.
 """
 
 from copy import deepcopy
@@ -37,15 +35,10 @@ def merge_patch(original: Any, patch: Any) -> Any:
 
 
 def strategic_merge_patch(original: Any, patch: Any) -> Any:
-    """A merge patch whose lists merge by key and that may carry `$patch`, `$retainKeys` and the like.
-
-    `$setElementOrder` is accepted and not needed: new items go to the end.
-    """
-    if not isinstance(patch, dict):
-        raise bad_request("a strategic merge patch must be an object")
-    directive = patch.get("$patch", "merge")
+    """A merge patch whose lists merge by key; `$setElementOrder` is not needed: new items go to the end."""
+    directive = patch.get("$patch", "merge") if isinstance(patch, dict) else patch
     if directive not in ("merge", "replace", "delete"):
-        raise bad_request(f"unknown $patch directive {directive!r}; expected merge, replace or delete")
+        raise bad_request(f"a strategic merge patch must be an object, its $patch merge, replace or delete: {patch}")
     result = dict(original) if isinstance(original, dict) and directive == "merge" else {}
     for key, value in patch.items() if directive != "delete" else ():
         if key.startswith(_DELETE):

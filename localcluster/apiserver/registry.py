@@ -2,13 +2,12 @@
 
 Rules:
 1. A write computes the whole new object first and stores it last: a refusal leaves nothing half done.
-2. `metadata` that belongs to the server is restored after every change that a client makes.
-3. What follows from a deletion (dependents, namespaces) is deferred, so that the answer does not wait.
+2. What follows from a deletion (dependents, namespaces) is deferred, so that the answer does not wait.
 """
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from secrets import token_hex
@@ -37,12 +36,11 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """DeleteOptions."""
+    """DeleteOptions; `expected` may hold the uid and resourceVersion that the object must have."""
 
     grace_s: int | None = None
     propagation: str = "Background"
-    uid: str | None = None
-    resource_version: str | None = None
+    expected: Mapping[str, Any] = field(default_factory=dict)
 
 
 _COLLECTOR = Write("kube-controller-manager")
@@ -69,8 +67,7 @@ class Registry:
             self._enter_namespace(served, namespace, meta)
         if meta.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        for key in _SERVER_META:
-            meta.pop(key, None)
+        _restore({}, meta, *_SERVER_META)
         if served.status and not served.keeps_status:
             body.pop("status", None)
         default(served, body)
@@ -86,10 +83,9 @@ class Registry:
             return Entry(body)
         if served is EVENTS and len(events := self.store.scan(EVENTS)) >= MAX_EVENTS:
             self._remove(min(events, key=lambda row: int(row[1].obj["metadata"]["resourceVersion"]))[0])
-        entry = self.store.put(ref, body)
         if meta.get("ownerReferences"):
             self._defer(partial(self._check_owners, ref, meta["uid"]))
-        return entry
+        return self.store.put(ref, body)
 
     def update(self, ref: Ref, change: Callable[[Object], Any], write: Write) -> Entry:
         """Store `change(copy of the object)`. Refuses with 404, 409 (stale) and 422."""
@@ -119,18 +115,14 @@ class Registry:
         """Delete or begin to; returns the last state and whether the object is gone."""
         old = self.store.get(ref)
         meta = old.obj["metadata"]
-        for key, wanted in (("uid", options.uid), ("resourceVersion", options.resource_version)):
-            if wanted is not None and wanted != meta[key]:
-                why = f"Precondition failed: {key} in precondition: {wanted}, in object: {meta[key]}"
-                raise conflict(ref.served.resource, ref.name, why)
-        grace_s = _grace_s(ref.served, old.obj, options.grace_s)
-        waits = list(meta.get("finalizers") or [])
-        dependents = self._dependents(meta["uid"])
+        _check_expected(ref, meta, options.expected)
+        grace_s, waits = _grace_s(ref.served, old.obj, options.grace_s), list(meta.get("finalizers") or [])
+        dependents = self.store.dependents(meta["uid"])
         if options.propagation == "Foreground" and dependents and _FOREGROUND not in waits:
             waits.append(_FOREGROUND)
         if options.propagation == "Orphan" and not write.dry_run:
             for dependent in dependents:
-                self.update(dependent, partial(_without_owner, meta["uid"]), _COLLECTOR)
+                self._disown(dependent, meta["uid"])
         if not waits and not grace_s and ref.served is not NAMESPACES:
             return (old if write.dry_run else self._remove(ref)), True
         sooner = grace_s < meta.get("deletionGracePeriodSeconds", grace_s + 1)
@@ -166,42 +158,44 @@ class Registry:
     def _remove(self, ref: Ref) -> Entry:
         entry = self.store.remove(ref)
         meta = entry.obj["metadata"]
-        if self._dependents(meta["uid"]):
-            self._defer(partial(self._collect, meta["uid"], "Background"))
+        self._defer(partial(self._collect, meta["uid"], "Background"))
         for owner in meta.get("ownerReferences") or []:
             self._defer(partial(self._finish_owner, owner["uid"]))
         self._finish_namespace(ref.namespace)
         return entry
 
-    def _dependents(self, uid: str) -> list[Ref]:
-        return list(self.store.dependents.get(uid, ()))
-
     def _collect(self, uid: str, propagation: str) -> None:
         """The dependents of an owner go, unless another owner of theirs lives."""
-        for ref in self._dependents(uid):
+        for ref in self.store.dependents(uid):
             owners = self.store.get(ref).obj["metadata"]["ownerReferences"]
             if any(owner["uid"] != uid and self._lives(owner) for owner in owners):
-                self.update(ref, partial(_without_owner, uid), _COLLECTOR)
+                self._disown(ref, uid)
             else:
                 self.delete(ref, Deletion(propagation=propagation), _COLLECTOR)
 
     def _check_owners(self, ref: Ref, uid: str) -> None:
         """An object that was created for owners that are all gone is garbage from the start."""
-        if self.store.by_uid.get(uid) == ref:
-            owners = self.store.get(ref).obj["metadata"].get("ownerReferences") or []
-            if owners and not any(map(self._lives, owners)):
-                self.delete(ref, Deletion(), _COLLECTOR)
+        owners = self.store.get(ref).obj["metadata"].get("ownerReferences") if self.store.by_uid.get(uid) else None
+        if owners and not any(map(self._lives, owners)):
+            self.delete(ref, Deletion(), _COLLECTOR)
 
     def _lives(self, owner: Object) -> bool:
         """Whether an owner may exist; of kinds not served here nothing is known."""
         return (owner["apiVersion"], owner["kind"]) not in BY_OWNER or owner["uid"] in self.store.by_uid
 
+    def _disown(self, ref: Ref, uid: str) -> None:
+        self._keep(ref, "ownerReferences", lambda owner: owner["uid"] != uid)
+
+    def _keep(self, ref: Ref, key: str, keeps: Callable[[Any], bool]) -> None:
+        """Drop the others from a list in metadata."""
+        kept = list(filter(keeps, self.store.get(ref).obj["metadata"].get(key) or []))
+        self.update(ref, lambda obj: {**obj, "metadata": {**obj["metadata"], key: kept}}, _COLLECTOR)
+
     def _finish_owner(self, uid: str) -> None:
         """The last dependent of a foreground deletion lets the owner go."""
         ref = self.store.by_uid.get(uid)
-        waits = self.store.get(ref).obj["metadata"].get("finalizers") or [] if ref else []
-        if ref and _FOREGROUND in waits and not self._dependents(uid):
-            self.update(ref, _without_foreground, _COLLECTOR)
+        if ref and not self.store.dependents(uid):
+            self._keep(ref, "finalizers", lambda name: name != _FOREGROUND)
 
     def _empty_namespace(self, namespace: str) -> None:
         for ref in self.store.in_namespace(namespace):
@@ -224,17 +218,19 @@ def _check_identity(ref: Ref, old: Object, new: Any) -> None:
     if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
         raise bad_request("the changed object has no metadata")
     meta, known = new["metadata"], old["metadata"]
-    same = [new.get(key) == old[key] for key in ("apiVersion", "kind")]
-    same += [meta.get(key, known.get(key)) == known.get(key) for key in ("name", "namespace")]
-    for field, is_same in zip(("apiVersion", "kind", "metadata.name", "metadata.namespace"), same, strict=True):
+    same = {key: new.get(key) == old[key] for key in ("apiVersion", "kind")}
+    same |= {f"metadata.{key}": meta.get(key, known.get(key)) == known.get(key) for key in ("name", "namespace")}
+    for path, is_same in same.items():
         if not is_same:
-            raise invalid(ref.served.kind.kind, ref.name, field, "Invalid value: field is immutable")
-    if (meta.get("uid") or known["uid"]) != known["uid"]:
-        why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {known['uid']}"
-        raise conflict(ref.served.resource, ref.name, why)
-    if (meta.get("resourceVersion") or known["resourceVersion"]) != known["resourceVersion"]:
-        why = "the object has been modified; please apply your changes to the latest version and try again"
-        raise conflict(ref.served.resource, ref.name, why)
+            raise invalid(ref.served.kind.kind, ref.name, path, "Invalid value: field is immutable")
+    _check_expected(ref, known, meta)
+
+
+def _check_expected(ref: Ref, known: Object, expected: Mapping[str, Any]) -> None:
+    for key in ("uid", "resourceVersion"):
+        if (expected.get(key) or known[key]) != known[key]:
+            why = f"the object has been modified; its {key} is {known[key]}, the request expects {expected[key]}"
+            raise conflict(ref.served.resource, ref.name, why)
 
 
 def _restore(known: Object, target: Object, *keys: str) -> None:
@@ -249,14 +245,3 @@ def _grace_s(served: Served, obj: Object, asked_s: int | None) -> int:
         return 0
     own_s: int = obj["spec"]["terminationGracePeriodSeconds"]
     return own_s if asked_s is None else asked_s
-
-
-def _without_owner(uid: str, obj: Object) -> Object:
-    owners = obj["metadata"]["ownerReferences"]
-    owners[:] = [owner for owner in owners if owner["uid"] != uid]
-    return obj
-
-
-def _without_foreground(obj: Object) -> Object:
-    obj["metadata"]["finalizers"].remove(_FOREGROUND)
-    return obj

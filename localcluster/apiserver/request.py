@@ -64,11 +64,10 @@ def parse_write(query: Mapping[str, str], user_agent: str, subresource: str, bod
 def parse_deletion(query: Mapping[str, str], body: Any) -> Deletion:
     """DeleteOptions from the body or the query."""
     options: Object = dict(query) | (body if isinstance(body, dict) else {})
-    before, propagation = options.get("preconditions") or {}, options.get("propagationPolicy") or "Background"
+    propagation = options.get("propagationPolicy") or "Background"
     if propagation not in ("Background", "Foreground", "Orphan"):
         raise bad_request(f"propagationPolicy must be Background, Foreground or Orphan, found {propagation!r}")
-    grace_s = parse_int(options, "gracePeriodSeconds")
-    return Deletion(grace_s, propagation, before.get("uid"), before.get("resourceVersion"))
+    return Deletion(parse_int(options, "gracePeriodSeconds"), propagation, options.get("preconditions") or {})
 
 
 def parse_int(query: Mapping[str, Any], key: str) -> int | None:

@@ -3,7 +3,8 @@
 Rules:
 1. A default is what the real server fills in and a client of ours reads.
 2. A refusal is a 422 that names one field, what was found and what was expected.
-3. A field that must not change is compared with the stored one.
+3. A shape is a number (an integer of at least that), a text (a string that matches it), a list with the shape of
+   its items, or an object of fields; `!` marks what must be there and not empty, `*` stands for every field.
 """
 
 import json
@@ -16,19 +17,16 @@ from localcluster.apiserver.kinds import Served
 from localcluster.apiserver.refusal import Object, Refusal, invalid
 from localcluster.apiserver.selectors import at
 
-Shape = tuple[Callable[[Any], bool], str]
-
-_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-_POD_SPEC = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "schedulerName": "default-scheduler"}
+_POD_DEFAULTS = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "schedulerName": "default-scheduler"}
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
 _LWS_ROLLING = {"type": "RollingUpdate", "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0}}
 _LWS_TEMPLATE = {"size": 1, "restartPolicy": "RecreateGroupOnPodRestart"}
-_REPLICASET = {"replicas": 1, "template": {"spec": _POD_SPEC}}
+_REPLICASET = {"replicas": 1, "template": {"spec": _POD_DEFAULTS}}
 _DEPLOYMENT = {"strategy": _ROLLING, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600} | _REPLICASET
 _LWS = {"replicas": 1, "startupPolicy": "LeaderCreated", "rolloutStrategy": _LWS_ROLLING}
 _DEFAULTS: dict[str, Object] = {
     "Namespace": {"status": {"phase": "Active"}},
-    "Pod": {"spec": _POD_SPEC, "status": {"phase": "Pending"}},
+    "Pod": {"spec": _POD_DEFAULTS, "status": {"phase": "Pending"}},
     "ReplicaSet": {"spec": _REPLICASET},
     "Deployment": {"spec": _DEPLOYMENT},
     "LeaderWorkerSet": {"spec": _LWS | {"leaderWorkerTemplate": _LWS_TEMPLATE}},
@@ -36,19 +34,50 @@ _DEFAULTS: dict[str, Object] = {
     "Service": {"spec": {"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "None"}},
 }
 
+_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_TEXTS = {"*": r"(?s).*"}
+_CONTAINER = {"name!": _LABEL, "image": ".*", "ports": [{}], "env": [{"name!": ".+"}]}
+_POD: Object = {"containers!": [_CONTAINER | {"image!": ".+"}], "terminationGracePeriodSeconds": 0}
+_TEMPLATE = {"metadata": {"labels": _TEXTS}, "spec!": _POD}
+_WORKLOAD = {"replicas": 0, "selector!": {"matchLabels": _TEXTS}, "template!": _TEMPLATE}
+_RANKS: Object = {"spec!": {"containers!": [_CONTAINER]}}
+_GROUP = {"size": 1, "workerTemplate!": _RANKS, "leaderTemplate": _RANKS}
+_SPECS: dict[str, Object] = {
+    "Pod": _POD,
+    "ReplicaSet": _WORKLOAD,
+    "Deployment": _WORKLOAD,
+    "LeaderWorkerSet": {"replicas": 0, "leaderWorkerTemplate!": _GROUP},
+    "PodGroup": {"schedulingPolicy!": {"gang": {"minCount!": 1}}},
+    "Lease": {"leaseDurationSeconds": 1},
+    "RoleRatioAutoscaler": {},
+}
+_OWNER = dict.fromkeys(("apiVersion!", "kind!", "name!", "uid!"), ".+")
+_NAMES = {"name!": rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "labels": _TEXTS, "annotations": _TEXTS}
+_METADATA = _NAMES | {"ownerReferences": [_OWNER], "finalizers": [".+"]}
+_STATUS = {
+    "conditions": [{"type!": ".+", "status!": ".+"}],
+    "containerStatuses": [{"name!": ".+"}],
+    "addresses": [{"type!": ".+", "address!": ".+"}],
+}
+_LABELS = "spec.template.metadata.labels"
+_POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
+_MUTABLE = {
+    "Pod": ", ".join(("containers[*].image", *_POD_MUTABLE)),
+    "PodGroup": "schedulingPolicy.gang.minCount",
+    **dict.fromkeys(("Deployment", "ReplicaSet"), "fields other than spec.selector"),
+}
+
 
 def default(served: Served, obj: Object) -> None:
     """Fill in defaults, in place."""
     _fill(obj, _DEFAULTS.get(served.kind.kind, {}))
     specs = [at(obj, path) for path in ("spec", "spec.template.spec")]
-    for ports in [container.get("ports") for spec in specs for container in _dicts(at(spec, "containers"))]:
-        for port in _dicts(ports):
-            port.setdefault("protocol", "TCP")
-    for port in _dicts(at(obj, "spec.ports")):
+    containers = [item for spec in specs for item in _objects(at(spec, "containers"))]
+    for port in [port for owner in [specs[0], *containers] for port in _objects(at(owner, "ports"))]:
         port.setdefault("protocol", "TCP")
 
 
-def _dicts(value: Any) -> list[Object]:
+def _objects(value: Any) -> list[Object]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
@@ -66,19 +95,36 @@ def validate(served: Served, obj: Object, old: Object | None) -> None:
     kind = served.kind.kind
 
     def refuse(field: str, why: str) -> Refusal:
-        return invalid(served.kind.kind, str(at(obj, "metadata.name")), field, why)
+        return invalid(kind, str(at(obj, "metadata.name")), field, why)
 
-    for field, (fits, expected) in (_COMMON | _RULES.get(kind, {})).items():
-        value = at(obj, field.rstrip("!"))
-        if value is None and field.endswith("!"):
-            raise refuse(field[:-1], f"Required value: must be {expected}")
-        if value is not None and not fits(value):
-            raise refuse(field.rstrip("!"), f"Invalid value: {json.dumps(value)[:80]}: must be {expected}")
+    spec = {"spec!": _SPECS[kind]} if kind in _SPECS else {"spec": {}}
+    about = {"involvedObject!": {"kind": ".+"}} if kind == "Event" else {}
+    _check({"metadata!": _METADATA, "status": _STATUS} | spec | about, obj, "", refuse)
     wanted = (at(obj, "spec.selector.matchLabels") or {}).items()
     if kind in ("Deployment", "ReplicaSet") and not wanted <= (at(obj, _LABELS) or {}).items():
         raise refuse(_LABELS, "Invalid value: must match spec.selector")
+    if kind == "PodGroup" and len(obj["spec"]["schedulingPolicy"].keys() & {"basic", "gang"}) != 1:
+        raise refuse("spec.schedulingPolicy", "Invalid value: must have either `basic` or `gang`")
     if old is not None and _fixed(kind, obj) != _fixed(kind, old):
         raise refuse("spec", f"Forbidden: field is immutable; only {_MUTABLE[kind]} may change")
+
+
+def _check(shape: Any, value: Any, path: str, refuse: Callable[[str, str], Refusal]) -> None:
+    expected, fits = "a list" if isinstance(shape, list) else "an object", isinstance(value, type(shape))
+    if isinstance(shape, int):
+        expected, fits = f"greater than or equal to {shape}", type(value) is int and value >= shape
+    elif isinstance(shape, str):
+        expected, fits = f"a string like {shape}", isinstance(value, str) and re.fullmatch(shape, value) is not None
+    if not fits:
+        raise refuse(path, f"Invalid value: {json.dumps(value)[:80]}: must be {expected}")
+    for index, item in enumerate(value) if isinstance(shape, list) else ():
+        _check(shape[0], item, f"{path}[{index}]", refuse)
+    for key, inner in shape.items() if isinstance(shape, dict) else ():
+        for name in value if key == "*" else [key.rstrip("!")]:
+            if value.get(name) not in (None, []):
+                _check(inner, value[name], f"{path}.{name}".lstrip("."), refuse)
+            elif key.endswith("!"):
+                raise refuse(f"{path}.{name}".lstrip("."), "Required value")
 
 
 def _fixed(kind: str, obj: Object) -> Any:
@@ -89,70 +135,3 @@ def _fixed(kind: str, obj: Object) -> Any:
     if kind == "PodGroup":
         return obj["spec"] | {"schedulingPolicy": sorted(obj["spec"]["schedulingPolicy"])}
     return at(obj, "spec.selector") if kind in _MUTABLE else None
-
-
-def _at_least(minimum: int) -> Shape:
-    return lambda value: type(value) is int and value >= minimum, f"greater than or equal to {minimum}"
-
-
-def _objects(*keys: str) -> Shape:
-    def fits(value: Any) -> bool:
-        return isinstance(value, list) and all(isinstance(at(item, key), str) for item in value for key in keys)
-
-    return fits, f"a list of objects with {' and '.join(keys)}"
-
-
-def _containers(*keys: str) -> Shape:
-    def fits(value: Any) -> bool:
-        named = _objects(*keys)[0](value) and all(re.fullmatch(_LABEL, item["name"]) for item in value)
-        lists = [item.get(key) or [] for item in value for key in ("ports", "env")] if named else []
-        return bool(value) and named and all(len(_dicts(items)) == len(items) for items in lists)
-
-    return fits, f"a list of containers with {' and '.join(keys)}, the name a lowercase RFC 1123 label"
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= 253 and bool(re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", value))
-
-
-def _is_policy(value: Any) -> bool:
-    return isinstance(value, dict) and ("basic" in value) != (at(value, "gang.minCount") is not None)
-
-
-_LABELS = "spec.template.metadata.labels"
-_POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
-_MUTABLE = {
-    "Pod": ", ".join(("containers[*].image", *_POD_MUTABLE)),
-    "PodGroup": "schedulingPolicy.gang.minCount",
-    **dict.fromkeys(("Deployment", "ReplicaSet"), "fields other than spec.selector"),
-}
-_OBJECT: Shape = (lambda value: isinstance(value, dict), "an object")
-_COMMON: dict[str, Shape] = {
-    "metadata.name!": (_is_name, "a lowercase RFC 1123 subdomain"),
-    **dict.fromkeys(("metadata.labels", "metadata.annotations"), (_is_texts, "an object of strings")),
-    "metadata.ownerReferences": _objects("apiVersion", "kind", "name", "uid"),
-    **dict.fromkeys(("spec", "status"), _OBJECT),
-    "status.conditions": _objects("type", "status"),
-    "status.containerStatuses": _objects("name"),
-    "status.addresses": _objects("type", "address"),
-}
-_WORKLOAD = {"spec.replicas": _at_least(0), "spec.selector!": _OBJECT, _LABELS: _COMMON["metadata.labels"]}
-_WORKLOAD |= {"spec.template.spec.containers!": _containers("name", "image")}
-_GROUPS = {"spec.replicas": _at_least(0), "spec.leaderWorkerTemplate.size": _at_least(1)}
-_GROUPS |= {"spec.leaderWorkerTemplate.workerTemplate.spec.containers!": _containers("name")}
-_GROUPS |= {"spec.leaderWorkerTemplate.leaderTemplate.spec.containers": _containers("name")}
-_POLICY: Shape = (_is_policy, "either `basic` or `gang` with minCount")
-_RULES: dict[str, dict[str, Shape]] = {
-    "Pod": {"spec.terminationGracePeriodSeconds": _at_least(0), "spec.containers!": _containers("name", "image")},
-    "ReplicaSet": _WORKLOAD,
-    "Deployment": _WORKLOAD,
-    "LeaderWorkerSet": _GROUPS,
-    "PodGroup": {"spec.schedulingPolicy.gang.minCount": _at_least(1), "spec.schedulingPolicy!": _POLICY},
-    "Lease": {"spec.leaseDurationSeconds": _at_least(1)},
-    "Event": {"involvedObject!": _OBJECT},
-    "RoleRatioAutoscaler": {"spec!": _OBJECT},
-}

@@ -1,7 +1,4 @@
-"""Label and field selectors: text in, predicate out. Pure.
-
-Rule: a selector that cannot be read is a 400 that quotes it, never "matches all".
-"""
+"""Label and field selectors: text in, predicate out; one that cannot be read is a 400, never "all". Pure."""
 
 import re
 from collections.abc import Callable, Collection
@@ -46,10 +43,10 @@ def _label_test(part: str) -> Predicate:
         key, wanted = found["key"], found["op"] in ("in", "=", "==")
         values = {value.strip() for value in found["values"].split(",")}
         return lambda obj: ((obj["metadata"].get("labels") or {}).get(key) in values) is wanted
-    if found := _EXISTS.fullmatch(part):
-        key, wanted = found["key"], not found["no"]
-        return lambda obj: (key in (obj["metadata"].get("labels") or {})) is wanted
-    raise bad_request(f"unable to parse the label selector requirement {part!r}")
+    if not (found := _EXISTS.fullmatch(part)):
+        raise bad_request(f"unable to parse the label selector requirement {part!r}")
+    key, wanted = found["key"], not found["no"]
+    return lambda obj: (key in (obj["metadata"].get("labels") or {})) is wanted
 
 
 def _field_test(part: str, known: Collection[str]) -> Predicate:

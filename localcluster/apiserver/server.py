@@ -1,9 +1,6 @@
 """The HTTP face: paths and verbs to the registry, answers in JSON, Tables, logs and watch streams.
 
-Rules:
-1. Handlers translate; what a write means is in registry.py.
-2. Every failure is a Status of one line.
-3. Web pages are refused, also those that come through a rebound DNS name: pods are processes on this host.
+Web pages are refused, also those that come through a rebound DNS name: pods are processes on this host.
 """
 
 import asyncio

@@ -3,12 +3,12 @@
 Rules:
 1. A stored object is never changed in place and never handed out for writing: `Entry.fresh()` gives a copy.
 2. Every change has one revision of the one counter; a watch resumes from any revision that the history reaches.
-3. The history holds serialized objects only, so that 2,000 events of a kind cost megabytes, not tens of them.
 """
 
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from localcluster.apiserver.kinds import SERVED, Served
@@ -28,11 +28,8 @@ class Ref(NamedTuple):
 class Entry:
     """An object, for reading only, and its JSON."""
 
-    __slots__ = ("data", "obj")
-
     def __init__(self, obj: Object) -> None:
-        self.obj = obj
-        self.data = encode(obj)
+        self.obj, self.data = obj, encode(obj)
 
     def fresh(self) -> Object:
         """A copy that may be changed."""
@@ -41,7 +38,7 @@ class Entry:
 
 
 class Change(NamedTuple):
-    """One event of the history; `before` is None for ADDED."""
+    """One event of the history, serialized to stay small; `before` is None for ADDED."""
 
     revision: int
     type: str
@@ -63,15 +60,12 @@ def encode(obj: Any) -> bytes:
 
 
 class Store:
-    """All objects. Everything here is synchronous, so every method is atomic.
-
-    `by_uid` says where an object lives, `dependents` which objects have an ownerReference to a uid.
-    """
+    """All objects, and where each uid lives. Everything here is synchronous, so every method is atomic."""
 
     def __init__(self) -> None:
         self.revision = 1
         self.by_uid: dict[str, Ref] = {}
-        self.dependents: defaultdict[str, set[Ref]] = defaultdict(set)
+        self._dependents: defaultdict[str, set[Ref]] = defaultdict(set)
         self._shelves = {served: _Shelf() for served in SERVED}
 
     def find(self, ref: Ref) -> Entry | None:
@@ -93,6 +87,10 @@ class Store:
         """Everything that a namespace holds."""
         return [ref for served in SERVED if served.kind.namespaced for ref, _ in self.scan(served, namespace)]
 
+    def dependents(self, uid: str) -> list[Ref]:
+        """Objects with an ownerReference to `uid`."""
+        return list(self._dependents.get(uid, ()))
+
     def put(self, ref: Ref, obj: Object) -> Entry:
         """Store a new version; the store owns `obj` from here on."""
         old, entry = self.find(ref), self._next(obj)
@@ -111,20 +109,13 @@ class Store:
         return entry
 
     def changes_since(self, served: Served, revision: int) -> list[Change]:
-        """What happened to a kind after `revision`. Refuses with 410 what the history does not hold.
-
-        A revision from the future is one of an earlier server's: also 410, so that the client lists again.
-        """
+        """What happened to a kind after `revision`. Refuses with 410 what the history does not hold."""
         shelf = self._shelves[served]
+        # A revision from the future is one of an earlier server's: the client must list again.
         if not shelf.forgotten_revision <= revision <= self.revision:
-            known = f"{shelf.forgotten_revision} to {self.revision}"
-            raise Refusal(410, "Expired", f"too old resource version: {revision} (known: {known})")
-        changes: list[Change] = []
-        for change in reversed(shelf.history):
-            if change.revision <= revision:
-                break
-            changes.append(change)
-        return changes[::-1]
+            raise Refusal(410, "Expired", f"too old resource version: {revision} ({shelf.forgotten_revision})")
+        newest_first = takewhile(lambda change: change.revision > revision, reversed(shelf.history))
+        return list(newest_first)[::-1]
 
     def listeners(self, served: Served) -> set[Callable[[], None]]:
         """Called after every change of the kind; add and discard freely."""
@@ -139,13 +130,14 @@ class Store:
         shelf = self._shelves[ref.served]
         if len(shelf.history) == HISTORY_EVENTS:
             shelf.forgotten_revision = shelf.history[0].revision
-        shelf.history.append(Change(self.revision, kind, ref.namespace, after.data, before and before.data))
+        change = Change(self.revision, kind, ref.namespace, after.data, before.data if before else None)
+        shelf.history.append(change)
         for uid in _owner_uids(before):
-            self.dependents[uid].discard(ref)
-            if not self.dependents[uid]:
-                del self.dependents[uid]
+            self._dependents[uid].discard(ref)
+            if not self._dependents[uid]:
+                del self._dependents[uid]
         for uid in _owner_uids(after) if kind != "DELETED" else ():
-            self.dependents[uid].add(ref)
+            self._dependents[uid].add(ref)
         for callback in shelf.listeners:
             callback()
 

@@ -1,9 +1,7 @@
 """Answers that go on: watches and followed logs, as asynchronous iterators of bytes.
 
-Rules:
-1. A watcher keeps no queue: it is woken and reads the shared history from its own revision, so a slow client
-   costs nothing and is told 410 once the history has moved past it.
-2. With a selector, an object that stops matching is DELETED and one that begins to match is ADDED.
+A watcher keeps no queue: it is woken and reads the shared history from its own revision, so a slow client costs
+nothing and is told 410 once the history has moved past it.
 """
 
 import asyncio

@@ -1,8 +1,6 @@
-"""Tables: what `kubectl get` prints. Pure; `now` is an argument.
+"""Tables: what `kubectl get` prints, with the real server's columns. Pure; `now` is an argument.
 
-Rules:
-1. The columns are those of the real server; a heading with a star is one that `-o wide` adds.
-2. A cell never raises on an object that passed validation: what is absent prints as `<none>` or 0.
+A cell never raises on an object that passed validation: what is absent prints as `<none>` or 0.
 """
 
 from collections.abc import Callable
@@ -62,12 +60,9 @@ def _path(field: str) -> Cell:
     return lambda obj, now: at(obj, field) or absent
 
 
-def _condition(kind: str) -> Cell:
-    def cell(obj: Object, now: datetime) -> str:
-        items = at(obj, "status.conditions") or []
-        return next((str(item["status"]) for item in items if item["type"] == kind), "<none>")
-
-    return cell
+def _of_type(items: str, kind: str, field: str) -> Cell:
+    """A field of the first item of a list that has the type."""
+    return lambda obj, now: next((x.get(field) for x in at(obj, items) or [] if x["type"] == kind), "<none>")
 
 
 def _each(field: str, form: str) -> Cell:
@@ -81,13 +76,8 @@ def _selector(obj: Object, now: datetime) -> str:
 
 
 def _node_status(obj: Object, now: datetime) -> str:
-    ready = "Ready" if _condition("Ready")(obj, now) == "True" else "NotReady"
+    ready = "Ready" if _of_type("status.conditions", "Ready", "status")(obj, now) == "True" else "NotReady"
     return f"{ready},SchedulingDisabled" if at(obj, "spec.unschedulable") else ready
-
-
-def _node_ip(obj: Object, now: datetime) -> str:
-    addresses = at(obj, "status.addresses") or []
-    return next((item["address"] for item in addresses if item["type"] == "InternalIP"), "<none>")
 
 
 def _pod_ready(obj: Object, now: datetime) -> str:
@@ -114,7 +104,7 @@ def _pod_restarts(obj: Object, now: datetime) -> str:
 _CELLS: dict[str, Cell] = {
     "Age": _age("metadata.creationTimestamp"),
     "node status": _node_status,
-    "node address": _node_ip,
+    "node address": _of_type("status.addresses", "InternalIP", "address"),
     "pod ready": _pod_ready,
     "pod status": _pod_status,
     "pod restarts": _pod_restarts,
@@ -125,8 +115,8 @@ _CELLS: dict[str, Cell] = {
     "containers": _each("spec.template.spec.containers", "{name}"),
     "images": _each("spec.template.spec.containers", "{image}"),
     "deployment ready": lambda obj, now: f"{at(obj, 'status.readyReplicas') or 0}/{at(obj, 'spec.replicas')}",
-    "gang scheduled": _condition("PodGroupInitiallyScheduled"),
-    "ready": _condition("Ready"),
+    "gang scheduled": _of_type("status.conditions", "PodGroupInitiallyScheduled", "status"),
+    "ready": _of_type("status.conditions", "Ready", "status"),
 }
 _WIDE = ", Age, *Containers=containers, *Images=images, *Selector=selector"
 _COLUMNS = {

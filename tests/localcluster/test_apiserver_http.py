@@ -141,7 +141,7 @@ async def test_metadata_of_the_server_cannot_be_written(api: Any) -> None:
         assert after["metadata"][key] == made["metadata"][key]
     with pytest.raises(Invalid, match=r"metadata\.name"):
         await api.client.patch(POD, "a", NS, {"metadata": {"name": "b"}})
-    with pytest.raises(Conflict, match="UID"):
+    with pytest.raises(Conflict, match="uid"):
         await api.client.patch(POD, "a", NS, {"metadata": {"uid": "other"}})
 
 
