@@ -210,7 +210,7 @@ class KubeClient:
             raise Unreachable(0, "Unreachable", f"{method} {self.config.server}{path}: {_text(error)}") from error
         if response.status >= 400:
             raise _error(response.status, text)
-        answer: Object = json.loads(text) if text else {}
+        answer: Object = _decoded(text, response.status) if text else {}
         return answer
 
 
@@ -225,11 +225,19 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _event(line: bytes) -> WatchEvent:
-    raw = json.loads(line)
+    raw = _decoded(line, 200)
     if raw["type"] == "ERROR":
         status = raw["object"]
         raise error_for(int(status.get("code", 0)), status.get("reason", ""), status.get("message", ""))
     return WatchEvent(raw["type"], raw["object"])
+
+
+def _decoded(text: str | bytes, status: int) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        begin = " ".join(str(text[:80]).split())
+        raise ApiError(status, "NotJSON", f"the answer is not from an API server: {begin}") from error
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:

@@ -46,8 +46,12 @@ def load_config(kubeconfig: str | Path | None = None, context: str | None = None
 
 def _from_official(loaded: Any) -> Config:
     def authorization() -> str | None:
-        value: str | None = loaded.get_api_key_with_prefix("authorization") or loaded.get_basic_auth_token()
-        return value or None
+        # Without a user name the official client makes "Basic Og==" of nothing.
+        basic = loaded.get_basic_auth_token() if loaded.username else None
+        # The name of the token's entry depends on the official client's version; asking for it refreshes it.
+        keys = (loaded.get_api_key_with_prefix(name) for name in ("BearerToken", "authorization"))
+        value: str | None = next((key for key in keys if key), None) or basic
+        return value
 
     server = str(loaded.host).rstrip("/")
     return Config(server, authorization, _ssl_context(loaded) if server.startswith("https") else None)

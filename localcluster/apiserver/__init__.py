@@ -1,5 +1,3 @@
 """The embedded Kubernetes API server: a static table of kinds over HTTP on 127.0.0.1, ready in milliseconds."""
 
-from localcluster.apiserver.server import ApiServer
-
-__all__ = ["ApiServer"]
+from localcluster.apiserver.server import ApiServer as ApiServer

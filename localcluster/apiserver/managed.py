@@ -10,9 +10,9 @@ from localcluster.apiserver.refusal import Object
 
 Path = tuple[str, ...]
 
-_NAMES = ("name", "generateName", "namespace", "uid", "resourceVersion", "generation", "managedFields")
-_TIMES = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
-_SERVER_OWNED = {("apiVersion",), ("kind",), *(("metadata", key) for key in _NAMES + _TIMES)}
+SERVER_META = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+FIXED_META = (*SERVER_META, "name", "generateName", "namespace", "resourceVersion", "managedFields")
+_SERVER_OWNED = {("apiVersion",), ("kind",), *(("metadata", key) for key in FIXED_META)}
 
 
 def record(old: Object | None, new: Object, *, manager: str, subresource: str, now: str) -> list[Object]:

@@ -11,14 +11,12 @@ from localcluster.apiserver.refusal import Object, Refusal, bad_request
 
 # Tolerations are not here: the real server replaces them as a whole.
 _MERGE_KEYS = {
-    **dict.fromkeys(("containers", "initContainers", "env", "volumes", "imagePullSecrets"), "name"),
-    **dict.fromkeys(("resourceClaims", "schedulingGates"), "name"),
+    **dict.fromkeys(("containers", "initContainers", "env", "volumes", "imagePullSecrets", "schedulingGates"), "name"),
     **dict.fromkeys(("conditions", "addresses"), "type"),
     **dict.fromkeys(("hostAliases", "podIPs"), "ip"),
     **{"ports": "containerPort", "volumeMounts": "mountPath", "volumeDevices": "devicePath"},
     **{"topologySpreadConstraints": "topologyKey", "ownerReferences": "uid"},
 }
-_DELETE = "$deleteFromPrimitiveList/"
 
 
 def merge_patch(original: Any, patch: Any) -> Any:
@@ -41,8 +39,8 @@ def strategic_merge_patch(original: Any, patch: Any) -> Any:
         raise bad_request(f"a strategic merge patch must be an object, its $patch merge, replace or delete: {patch}")
     result = dict(original) if isinstance(original, dict) and directive == "merge" else {}
     for key, value in patch.items() if directive != "delete" else ():
-        if key.startswith(_DELETE):
-            field = key.removeprefix(_DELETE)
+        if key.startswith("$deleteFromPrimitiveList/"):
+            field = key.partition("/")[2]
             result[field] = [item for item in result.get(field) or [] if item not in value]
         elif value is None:
             result.pop(key, None)
@@ -71,17 +69,17 @@ def _merge_list(field: str, original: Any, patch: list[Any]) -> list[Any]:
         if key not in item:
             raise bad_request(f"map: {item} does not contain declared merge key: {key}")
         at = next((i for i, old in enumerate(result) if old.get(key) == item[key]), len(result))
-        deleted = item.get("$patch") == "delete"
-        result[at : at + 1] = [] if deleted else [strategic_merge_patch(dict(*result[at : at + 1]), item)]
+        changed = strategic_merge_patch(dict(*result[at : at + 1]), item)
+        result[at : at + 1] = [] if item.get("$patch") == "delete" else [changed]
     return result
 
 
-def json_patch(original: Any, operations: Any) -> Any:
+def json_patch(original: Any, patch: Any) -> Any:
     """RFC 6902: add, remove, replace, move, copy, test; all or nothing."""
-    if not isinstance(operations, list) or not all(isinstance(item, dict) for item in operations):
+    if not isinstance(patch, list) or not all(isinstance(item, dict) for item in patch):
         raise bad_request("a JSON patch must be a list of operations")
     document = {"": deepcopy(original)}  # under one more key, so that the root is a member like others
-    for operation in operations:
+    for operation in patch:
         _apply(document, operation)
     return document.get("")
 
@@ -99,7 +97,7 @@ def _apply(document: Any, operation: Object) -> None:
     adds = name in ("add", "move", "copy")
     parent, key = _locate(document, operation, "path", adds)
     if name == "test" and parent[key] != value:
-        raise _impossible(f"testing value {operation['path']} failed")
+        raise Refusal(422, "Invalid", f"testing value {operation['path']} of the JSON patch failed")
     if name == "remove":
         del parent[key]
     elif adds and isinstance(parent, list):
@@ -123,11 +121,7 @@ def _locate(document: Any, operation: Object, field: str, adds: bool) -> tuple[A
         else:
             known = isinstance(document, dict) and (new or step in document)
         if not known:
-            raise _impossible(f"{text} does not exist")
+            raise Refusal(422, "Invalid", f"{text} of the JSON patch does not exist")
         if left:
             document = document[key]
     return document, key
-
-
-def _impossible(why: str) -> Refusal:
-    return Refusal(422, "Invalid", f"the JSON patch cannot be applied: {why}")

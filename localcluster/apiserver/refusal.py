@@ -8,8 +8,6 @@ Object = dict[str, Any]
 
 
 class Refusal(Exception):
-    """A request that is answered with a Status of failure."""
-
     def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.code = code
@@ -25,10 +23,6 @@ def bad_request(message: str) -> Refusal:
 
 def not_found(resource: str, name: str) -> Refusal:
     return Refusal(404, "NotFound", f'{resource} "{name}" not found', name=name, kind=resource)
-
-
-def not_allowed(what: str) -> Refusal:
-    return Refusal(405, "MethodNotAllowed", f"{what} is not supported")
 
 
 def conflict(resource: str, name: str, why: str) -> Refusal:

@@ -1,53 +1,45 @@
 """What a write means: identity, versions, generation, finalizers, grace and the garbage of owners.
 
-Rules:
-1. A write computes the whole new object first and stores it last: a refusal leaves nothing half done.
-2. What follows from a deletion (dependents, namespaces) is deferred, so that the answer does not wait.
+A write computes the whole new object first and stores it last: a refusal leaves nothing half done. What follows from
+a deletion (dependents, namespaces) is deferred, so that the answer does not wait.
 """
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 from localcluster.apiserver import managed
 from localcluster.apiserver.kinds import BY_OWNER, EVENTS, NAMESPACES, PODS, Served
 from localcluster.apiserver.refusal import Object, Refusal, bad_request, conflict, invalid, not_found
 from localcluster.apiserver.schema import default, validate
+from localcluster.apiserver.selectors import at, selector_text
 from localcluster.apiserver.store import Entry, Ref, Store
 
 MAX_EVENTS = 2_000
 _FOREGROUND = "foregroundDeletion"
-_SERVER_META = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
-_RESTORED = (*_SERVER_META, "name", "generateName", "namespace", "resourceVersion", "managedFields")
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Who writes, through which subresource, and whether for real."""
-
+class Write(NamedTuple):
     manager: str
     subresource: str = ""
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Deletion:
+class Deletion(NamedTuple):
     """DeleteOptions; `expected` may hold the uid and resourceVersion that the object must have."""
 
     grace_s: int | None = None
     propagation: str = "Background"
-    expected: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Any] = {}
 
 
 _COLLECTOR = Write("kube-controller-manager")
 
 
 def timestamp(after_s: int = 0) -> str:
-    """RFC 3339 in whole seconds, as in metadata."""
     return (datetime.now(UTC) + timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -67,7 +59,7 @@ class Registry:
             self._enter_namespace(served, namespace, meta)
         if meta.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        _restore({}, meta, *_SERVER_META)
+        _restore({}, meta, *managed.SERVER_META)
         if served.status and not served.keeps_status:
             body.pop("status", None)
         default(served, body)
@@ -76,8 +68,8 @@ class Registry:
         if self.store.find(ref):
             message = f'{served.resource} "{ref.name}" already exists'
             raise Refusal(409, "AlreadyExists", message, name=ref.name, kind=served.resource)
-        meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp()}
-        meta |= {"generation": 1} if served.generation else {}
+        identity: Object = {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp()}
+        meta |= identity | {"generation": 1} if served.generation else identity
         meta["managedFields"] = _recorded(None, body, write)
         if write.dry_run:
             return Entry(body)
@@ -96,7 +88,8 @@ class Registry:
             new = {**old.fresh(), "status": new.get("status") or {}}
         elif ref.served.status and not binds:
             _restore(known, new, "status")
-        _restore(known["metadata"], new["metadata"], *_RESTORED)
+        _restore(known, new, "apiVersion", "kind")
+        _restore(known["metadata"], new["metadata"], *managed.FIXED_META)
         default(ref.served, new)
         validate(ref.served, new, None if binds else old.obj)
         if new == old.obj:
@@ -116,13 +109,16 @@ class Registry:
         old = self.store.get(ref)
         meta = old.obj["metadata"]
         _check_expected(ref, meta, options.expected)
-        grace_s, waits = _grace_s(ref.served, old.obj, options.grace_s), list(meta.get("finalizers") or [])
+        spec, waits, grace_s = old.obj.get("spec") or {}, list(meta.get("finalizers") or []), 0
+        # Only a pod that a kubelet may be running is given time.
+        if ref.served is PODS and spec.get("nodeName") and old.obj["status"]["phase"] not in ("Succeeded", "Failed"):
+            grace_s = spec["terminationGracePeriodSeconds"] if options.grace_s is None else options.grace_s
         dependents = self.store.dependents(meta["uid"])
         if options.propagation == "Foreground" and dependents and _FOREGROUND not in waits:
             waits.append(_FOREGROUND)
         if options.propagation == "Orphan" and not write.dry_run:
             for dependent in dependents:
-                self._disown(dependent, meta["uid"])
+                self._keep(dependent, "ownerReferences", lambda owner: owner["uid"] != meta["uid"])
         if not waits and not grace_s and ref.served is not NAMESPACES:
             return (old if write.dry_run else self._remove(ref)), True
         sooner = grace_s < meta.get("deletionGracePeriodSeconds", grace_s + 1)
@@ -169,7 +165,7 @@ class Registry:
         for ref in self.store.dependents(uid):
             owners = self.store.get(ref).obj["metadata"]["ownerReferences"]
             if any(owner["uid"] != uid and self._lives(owner) for owner in owners):
-                self._disown(ref, uid)
+                self._keep(ref, "ownerReferences", lambda owner: owner["uid"] != uid)
             else:
                 self.delete(ref, Deletion(propagation=propagation), _COLLECTOR)
 
@@ -183,11 +179,7 @@ class Registry:
         """Whether an owner may exist; of kinds not served here nothing is known."""
         return (owner["apiVersion"], owner["kind"]) not in BY_OWNER or owner["uid"] in self.store.by_uid
 
-    def _disown(self, ref: Ref, uid: str) -> None:
-        self._keep(ref, "ownerReferences", lambda owner: owner["uid"] != uid)
-
     def _keep(self, ref: Ref, key: str, keeps: Callable[[Any], bool]) -> None:
-        """Drop the others from a list in metadata."""
         kept = list(filter(keeps, self.store.get(ref).obj["metadata"].get(key) or []))
         self.update(ref, lambda obj: {**obj, "metadata": {**obj["metadata"], key: kept}}, _COLLECTOR)
 
@@ -209,7 +201,6 @@ class Registry:
 
 
 def _recorded(old: Object | None, new: Object, write: Write) -> list[Object]:
-    # A binding is recorded as a write to the pod itself: there is no other view of nodeName.
     subresource = "" if write.subresource == "binding" else write.subresource
     return managed.record(old, new, manager=write.manager, subresource=subresource, now=timestamp())
 
@@ -217,13 +208,10 @@ def _recorded(old: Object | None, new: Object, write: Write) -> list[Object]:
 def _check_identity(ref: Ref, old: Object, new: Any) -> None:
     if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
         raise bad_request("the changed object has no metadata")
-    meta, known = new["metadata"], old["metadata"]
-    same = {key: new.get(key) == old[key] for key in ("apiVersion", "kind")}
-    same |= {f"metadata.{key}": meta.get(key, known.get(key)) == known.get(key) for key in ("name", "namespace")}
-    for path, is_same in same.items():
-        if not is_same:
+    for path in ("apiVersion", "kind", "metadata.name", "metadata.namespace"):
+        if at(new, path) not in (at(old, path), None):
             raise invalid(ref.served.kind.kind, ref.name, path, "Invalid value: field is immutable")
-    _check_expected(ref, known, meta)
+    _check_expected(ref, old["metadata"], new["metadata"])
 
 
 def _check_expected(ref: Ref, known: Object, expected: Mapping[str, Any]) -> None:
@@ -239,9 +227,43 @@ def _restore(known: Object, target: Object, *keys: str) -> None:
     target |= {key: known[key] for key in keys if key in known}
 
 
-def _grace_s(served: Served, obj: Object, asked_s: int | None) -> int:
-    """Only a pod that a kubelet may be running is given time."""
-    if served is not PODS or not obj["spec"].get("nodeName") or obj["status"]["phase"] in ("Succeeded", "Failed"):
-        return 0
-    own_s: int = obj["spec"]["terminationGracePeriodSeconds"]
-    return own_s if asked_s is None else asked_s
+def scale_of(served: Served, obj: Object) -> Object:
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    meta = {key: obj["metadata"][key] for key in kept if key in obj["metadata"]}
+    selector = at(obj, served.scale_selector) or ""
+    text = selector_text(selector) if isinstance(selector, dict) else selector
+    status = {"replicas": at(obj, "status.replicas") or 0, "selector": text}
+    spec = {"replicas": at(obj, "spec.replicas") or 0}
+    return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec, "status": status}
+
+
+def with_scale(served: Served, change: Callable[[Object], Any], obj: Object) -> Object:
+    """The workload with the replicas and, for locking, the version and uid of its changed Scale."""
+    scale = change(scale_of(served, obj))
+    name, meta, replicas = obj["metadata"]["name"], at(scale, "metadata"), at(scale, "spec.replicas")
+    if replicas is not None and (type(replicas) is not int or replicas < 0):
+        why = f"Invalid value: {replicas!r}: must be an integer greater than or equal to 0"
+        raise invalid("Scale.autoscaling", name, "spec.replicas", why)
+    if not isinstance(meta, dict) or meta.get("name", name) != name:
+        raise bad_request(f"metadata.name of the Scale must be {name}")
+    obj["metadata"] |= {key: meta[key] for key in ("resourceVersion", "uid") if meta.get(key)}
+    obj["spec"]["replicas"] = replicas or 0
+    return obj
+
+
+def with_binding(pod: Object, binding: Any, now: str) -> Object:
+    """The pod on the node that a Binding names."""
+    meta, node, taken = pod["metadata"], at(binding, "target.name"), pod["spec"].get("nodeName")
+    if not isinstance(node, str) or not node:
+        raise bad_request("a Binding needs target.name, the name of a node")
+    if taken or meta.get("deletionTimestamp"):
+        why = f'already assigned to node "{taken}"' if taken else "being deleted, cannot be assigned to a host"
+        raise conflict("pods", meta["name"], f"pod {meta['name']} is {why}")
+    meta["uid"] = at(binding, "metadata.uid") or meta["uid"]
+    if annotations := at(binding, "metadata.annotations"):
+        meta["annotations"] = (meta.get("annotations") or {}) | annotations
+    pod["spec"]["nodeName"] = node
+    others = [item for item in at(pod, "status.conditions") or [] if item["type"] != "PodScheduled"]
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    pod["status"]["conditions"] = [*others, scheduled]
+    return pod

@@ -1,16 +1,14 @@
 """Defaults and validation: what clients rely on, and no more. Pure.
 
-Rules:
-1. A default is what the real server fills in and a client of ours reads.
-2. A refusal is a 422 that names one field, what was found and what was expected.
-3. A shape is a number (an integer of at least that), a text (a string that matches it), a list with the shape of
-   its items, or an object of fields; `!` marks what must be there and not empty, `*` stands for every field.
+A shape is a number (an integer of at least that), a text (a string that matches it), a list with the shape of its
+items, or an object of fields; `!` marks what must be there and not empty, `*` stands for every field.
 """
 
 import json
 import re
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from localcluster.apiserver.kinds import Served
@@ -36,7 +34,7 @@ _DEFAULTS: dict[str, Object] = {
 
 _LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _TEXTS = {"*": r"(?s).*"}
-_CONTAINER = {"name!": _LABEL, "image": ".*", "ports": [{}], "env": [{"name!": ".+"}]}
+_CONTAINER = {"name!": _LABEL, "image": ".*", "ports": [{}], "env": [{}]}
 _POD: Object = {"containers!": [_CONTAINER | {"image!": ".+"}], "terminationGracePeriodSeconds": 0}
 _TEMPLATE = {"metadata": {"labels": _TEXTS}, "spec!": _POD}
 _WORKLOAD = {"replicas": 0, "selector!": {"matchLabels": _TEXTS}, "template!": _TEMPLATE}
@@ -69,7 +67,6 @@ _MUTABLE = {
 
 
 def default(served: Served, obj: Object) -> None:
-    """Fill in defaults, in place."""
     _fill(obj, _DEFAULTS.get(served.kind.kind, {}))
     specs = [at(obj, path) for path in ("spec", "spec.template.spec")]
     containers = [item for spec in specs for item in _objects(at(spec, "containers"))]
@@ -93,10 +90,7 @@ def _fill(obj: Object, defaults: Object) -> None:
 def validate(served: Served, obj: Object, old: Object | None) -> None:
     """Refuse an object that the real server would refuse, or a change of what must not change."""
     kind = served.kind.kind
-
-    def refuse(field: str, why: str) -> Refusal:
-        return invalid(kind, str(at(obj, "metadata.name")), field, why)
-
+    refuse = partial(invalid, kind, str(at(obj, "metadata.name")))
     spec = {"spec!": _SPECS[kind]} if kind in _SPECS else {"spec": {}}
     about = {"involvedObject!": {"kind": ".+"}} if kind == "Event" else {}
     _check({"metadata!": _METADATA, "status": _STATUS} | spec | about, obj, "", refuse)

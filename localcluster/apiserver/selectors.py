@@ -23,7 +23,6 @@ def predicate(labels: str, fields: str, known_fields: Collection[str]) -> Predic
 
 
 def selector_text(selector: Object) -> str:
-    """A LabelSelector object as text, as `/scale` publishes it."""
     words = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}
     parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
     for rule in selector.get("matchExpressions") or []:
@@ -32,7 +31,6 @@ def selector_text(selector: Object) -> str:
 
 
 def at(obj: Any, path: str) -> Any:
-    """The value at a dotted path, or None."""
     for step in path.split("."):
         obj = obj.get(step) if isinstance(obj, dict) else None
     return obj

@@ -6,25 +6,24 @@ Web pages are refused, also those that come through a rebound DNS name: pods are
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
 
-from localcluster.apiserver import discovery, request, streams
-from localcluster.apiserver.kinds import NAMESPACES, PODS, SERVICES
+from localcluster.apiserver import request, streams
+from localcluster.apiserver.kinds import NAMESPACES, PODS, SERVICES, documents
 from localcluster.apiserver.patch import json_patch, merge_patch, strategic_merge_patch
-from localcluster.apiserver.refusal import Object, Refusal, bad_request, not_allowed
-from localcluster.apiserver.registry import Registry, Write, timestamp
+from localcluster.apiserver.refusal import Object, Refusal, bad_request
+from localcluster.apiserver.registry import Registry, Write, scale_of, timestamp, with_binding, with_scale
 from localcluster.apiserver.request import Target, parse_int
 from localcluster.apiserver.selectors import Predicate, predicate
 from localcluster.apiserver.store import Entry, Store, encode
-from localcluster.apiserver.subresources import scale_of, with_binding, with_scale
 from localcluster.apiserver.table import table
 
 _log = logging.getLogger(__name__)
@@ -32,8 +31,8 @@ _log = logging.getLogger(__name__)
 NAMESPACES_AT_START = ("default", "kube-system", "roleratio-demo")
 _MAX_BODY_BYTES = 3 * 1024 * 1024
 _STRATEGIC = "application/strategic-merge-patch+json"
-_CHANGES: dict[str, Callable[[Any, Any], Any]] = {
-    "whole": lambda old, new: new,
+_CHANGES: dict[str, Callable[..., Any]] = {
+    "whole": lambda original, patch: patch,
     "application/merge-patch+json": merge_patch,
     "application/json-patch+json": json_patch,
     _STRATEGIC: strategic_merge_patch,
@@ -48,37 +47,30 @@ class ApiServer:
         self.host, self.port = host, port
         self.store = Store()
         self._log_dir = log_dir
-        self._documents = discovery.documents()
-        self._streams: set[asyncio.Task[None]] = set()
+        self._documents = documents()
+        self._limits: set[asyncio.Timeout] = set()
         self._registry = Registry(self.store, lambda call: asyncio.get_running_loop().call_soon(call))
         for name in NAMESPACES_AT_START:
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self._registry.create(NAMESPACES, "", body, Write("localcluster"))
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handler_cancellation=True)
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
         return f"http://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self.host, self.port).start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
+        await web.TCPSite(self._runner, self.host, self.port).start()
         self.port = self._runner.addresses[0][1]
         _log.info("API server on %s", self.url)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._streams:
-            task.cancel()
+    async def __aexit__(self, *error: object) -> None:
+        for limit in self._limits:
+            limit.reschedule(0)
         await self._runner.cleanup()
 
     def write_kubeconfig(self, path: Path) -> None:
@@ -94,10 +86,7 @@ class ApiServer:
         try:
             return await self._dispatch(http)
         except Refusal as refusal:
-            failure = refusal
-        except web.HTTPRequestEntityTooLarge:
-            failure = Refusal(413, "RequestEntityTooLarge", f"the body exceeds {_MAX_BODY_BYTES} bytes")
-        return _json(failure.status(), failure.code)
+            return _json(refusal.status(), refusal.code)
 
     async def _dispatch(self, http: web.Request) -> web.StreamResponse:
         host, path = http.host.rsplit(":", 1)[0], http.path.rstrip("/")
@@ -108,18 +97,17 @@ class ApiServer:
         if http.method == "GET" and path in self._documents:
             return _json(self._documents[path])
         target = request.parse_path(path)
-        if http.method == "GET":
+        if http.method == "GET" and target.subresource not in ("binding", "eviction"):
             return await self._read(http, target)
         body = request.parse_body(await http.read(), http.headers.get("Content-Type", "application/json"))
-        agent = http.headers.get("User-Agent", "")
-        write = request.parse_write(http.query, agent, target.subresource, body)
-        if http.method == "POST":
+        write = request.parse_write(http.query, http.headers.get("User-Agent", ""), target.subresource, body)
+        if http.method == "POST" and (not target.name or target.subresource in ("binding", "eviction")):
             return self._post(http, target, body, write)
         if http.method in ("PUT", "PATCH") and target.name and target.subresource in ("", "status", "scale"):
             return self._modify(http, target, body, write)
         if http.method == "DELETE" and not target.subresource:
             return self._delete(http, target, body, write)
-        raise not_allowed(f"{http.method} {path}")
+        raise Refusal(405, "MethodNotAllowed", f"{http.method} {path} is not supported")
 
     async def _read(self, http: web.Request, target: Target) -> web.StreamResponse:
         if not target.name:
@@ -128,22 +116,20 @@ class ApiServer:
         entry = self.store.get(target.ref)
         if target.subresource == "log":
             return await self._log(http, target, entry.obj)
-        if target.subresource in ("binding", "eviction"):
-            raise not_allowed(f"GET of a {target.subresource}")
         return _answer(http, target, entry)
 
     def _list(self, http: web.Request, target: Target) -> web.StreamResponse:
         matches, limit = _selectors(http, target), parse_int(http.query, "limit")
         rows, revision = self.store.scan(target.served, target.namespace), self.store.revision
         if token := http.query.get("continue"):
-            revision, *last = request.parse_token(token)
+            revision, last = request.parse_token(token)
             self.store.changes_since(target.served, revision)
-            rows = [row for row in rows if [row[0].namespace, row[0].name] > last]
+            rows = [row for row in rows if row[0][1:] > last]
         rows = [row for row in rows if matches is None or matches(row[1].obj)]
         meta: Object = {"resourceVersion": str(revision)}
         if limit and len(rows) > limit:
             left, (ref, _) = len(rows) - limit, rows[limit - 1]
-            token = request.token(revision, ref.namespace, ref.name)
+            token = f"{revision}/{ref.namespace}/{ref.name}"
             rows, meta = rows[:limit], meta | {"continue": token, "remainingItemCount": left}
         if _wants_table(http):
             return _json(_table(http, target, [entry.obj for _, entry in rows], meta))
@@ -167,12 +153,7 @@ class ApiServer:
 
         matches = _selectors(http, target)
         watch = streams.Watch(target.served, target.namespace, matches, since, bookmarks, initial, render)
-        changed, listeners = asyncio.Event(), self.store.listeners(target.served)
-        listeners.add(changed.set)
-        try:
-            return await self._stream(http, "application/json", watch.lines(self.store, changed))
-        finally:
-            listeners.discard(changed.set)
+        return await self._stream(http, "application/json", watch.lines(self.store))
 
     async def _log(self, http: web.Request, target: Target, pod: Object) -> web.StreamResponse:
         names = [item["name"] for item in pod["spec"]["containers"]]
@@ -191,29 +172,19 @@ class ApiServer:
         chunks = streams.log_chunks(path, parse_int(http.query, "tailLines"), follows)
         return await self._stream(http, "text/plain", chunks)
 
-    async def _stream(self, http: web.Request, kind: str, parts: AsyncIterator[bytes]) -> web.StreamResponse:
-        """Send parts until they end, the client's time is over, the client leaves or the server stops."""
+    async def _stream(self, http: web.Request, kind: str, parts: AsyncGenerator[bytes, None]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": kind})
-        timeout_s = parse_int(http.query, "timeoutSeconds") or None
+        limit = asyncio.timeout(parse_int(http.query, "timeoutSeconds") or None)
         await response.prepare(http)
-
-        async def send() -> None:
-            try:
-                async for part in parts:
-                    if part:
-                        await response.write(part)
-            except Refusal as refusal:
-                await response.write(streams.line("ERROR", encode(refusal.status())))
-
-        task = asyncio.create_task(send())
-        self._streams.add(task)
-        try:
-            await asyncio.wait([task], timeout=timeout_s)
-        finally:
-            self._streams.discard(task)
-            task.cancel()
-            with suppress(asyncio.CancelledError, ConnectionError):
-                await task
+        with suppress(TimeoutError, ConnectionError):
+            async with limit, aclosing(parts):
+                self._limits.add(limit)
+                try:
+                    async for part in parts:
+                        if part:
+                            await response.write(part)
+                finally:
+                    self._limits.discard(limit)
         return response
 
     def _post(self, http: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
@@ -222,11 +193,9 @@ class ApiServer:
             return _answer(http, target, self._registry.create(target.served, target.namespace, checked, write), 201)
         if target.subresource == "binding":
             self._registry.update(target.ref, lambda pod: with_binding(pod, body, timestamp()), write)
-        elif target.subresource == "eviction":
+        else:
             options = body.get("deleteOptions") if isinstance(body, dict) else None
             self._registry.delete(target.ref, request.parse_deletion({}, options), write)
-        else:
-            raise not_allowed("POST to an object")
         return _json(_SUCCESS | {"code": 201}, 201)
 
     def _modify(self, http: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
@@ -236,12 +205,9 @@ class ApiServer:
         if kind not in _CHANGES or (kind == _STRATEGIC and target.served.custom and not scales):
             why = f"{kind} is not a patch type of {target.served.resource}; use a merge patch"
             raise Refusal(415, "UnsupportedMediaType", why)
-        change = _CHANGES[kind]
-
-        def changed(obj: Object) -> Any:
-            return with_scale(obj, change(scale_of(target.served, obj), body)) if scales else change(obj, body)
-
-        return _answer(http, target, self._registry.update(target.ref, changed, write))
+        plain = partial(_CHANGES[kind], patch=body)
+        change = partial(with_scale, target.served, plain) if scales else plain
+        return _answer(http, target, self._registry.update(target.ref, change, write))
 
     def _delete(self, http: web.Request, target: Target, body: Any, write: Write) -> web.StreamResponse:
         options, kind = request.parse_deletion(http.query, body), target.served.kind

@@ -1,8 +1,7 @@
-"""The objects in memory: one revision counter, one shelf per kind, a bounded history for watches.
+"""The objects in memory: one revision counter, a bounded history for watches.
 
-Rules:
-1. A stored object is never changed in place and never handed out for writing: `Entry.fresh()` gives a copy.
-2. Every change has one revision of the one counter; a watch resumes from any revision that the history reaches.
+A stored object is never changed in place and never handed out for writing: `Entry.fresh()` gives a copy. Every change
+has one revision of the one counter; a watch resumes from any revision that the history reaches.
 """
 
 import json
@@ -33,8 +32,7 @@ class Entry:
 
     def fresh(self) -> Object:
         """A copy that may be changed."""
-        copy: Object = json.loads(self.data)
-        return copy
+        return dict(json.loads(self.data))
 
 
 class Change(NamedTuple):
@@ -45,14 +43,6 @@ class Change(NamedTuple):
     namespace: str
     after: bytes
     before: bytes | None
-
-
-class _Shelf:
-    def __init__(self) -> None:
-        self.spaces: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
-        self.history: deque[Change] = deque(maxlen=HISTORY_EVENTS)
-        self.forgotten_revision = 0
-        self.listeners: set[Callable[[], None]] = set()
 
 
 def encode(obj: Any) -> bytes:
@@ -66,35 +56,35 @@ class Store:
         self.revision = 1
         self.by_uid: dict[str, Ref] = {}
         self._dependents: defaultdict[str, set[Ref]] = defaultdict(set)
-        self._shelves = {served: _Shelf() for served in SERVED}
+        self.listeners: dict[Served, set[Callable[[], None]]] = {served: set() for served in SERVED}
+        self._objects: dict[Served, defaultdict[str, dict[str, Entry]]] = {row: defaultdict(dict) for row in SERVED}
+        self._history: dict[Served, deque[Change]] = {row: deque(maxlen=HISTORY_EVENTS) for row in SERVED}
+        self._forgotten_revision = dict.fromkeys(SERVED, 0)
 
     def find(self, ref: Ref) -> Entry | None:
-        return self._shelves[ref.served].spaces[ref.namespace].get(ref.name)
+        return self._objects[ref.served][ref.namespace].get(ref.name)
 
     def get(self, ref: Ref) -> Entry:
-        """The object. Refuses with 404."""
         if entry := self.find(ref):
             return entry
         raise not_found(ref.served.resource, ref.name)
 
     def scan(self, served: Served, namespace: str = "") -> list[tuple[Ref, Entry]]:
         """Objects in the order of etcd; an empty namespace means all of them."""
-        spaces = self._shelves[served].spaces
+        spaces = self._objects[served]
         chosen = [namespace] if namespace else sorted(spaces)
         return [(Ref(served, space, name), spaces[space][name]) for space in chosen for name in sorted(spaces[space])]
 
     def in_namespace(self, namespace: str) -> list[Ref]:
-        """Everything that a namespace holds."""
         return [ref for served in SERVED if served.kind.namespaced for ref, _ in self.scan(served, namespace)]
 
     def dependents(self, uid: str) -> list[Ref]:
-        """Objects with an ownerReference to `uid`."""
         return list(self._dependents.get(uid, ()))
 
     def put(self, ref: Ref, obj: Object) -> Entry:
         """Store a new version; the store owns `obj` from here on."""
         old, entry = self.find(ref), self._next(obj)
-        self._shelves[ref.served].spaces[ref.namespace][ref.name] = entry
+        self._objects[ref.served][ref.namespace][ref.name] = entry
         self.by_uid[obj["metadata"]["uid"]] = ref
         self._publish(ref, "MODIFIED" if old else "ADDED", entry, old)
         return entry
@@ -103,23 +93,19 @@ class Store:
         """Take the object away; the last event shows it with the revision of its removal."""
         old = self.get(ref)
         entry = self._next(old.fresh())
-        del self._shelves[ref.served].spaces[ref.namespace][ref.name]
+        del self._objects[ref.served][ref.namespace][ref.name]
         del self.by_uid[old.obj["metadata"]["uid"]]
         self._publish(ref, "DELETED", entry, old)
         return entry
 
     def changes_since(self, served: Served, revision: int) -> list[Change]:
         """What happened to a kind after `revision`. Refuses with 410 what the history does not hold."""
-        shelf = self._shelves[served]
         # A revision from the future is one of an earlier server's: the client must list again.
-        if not shelf.forgotten_revision <= revision <= self.revision:
-            raise Refusal(410, "Expired", f"too old resource version: {revision} ({shelf.forgotten_revision})")
-        newest_first = takewhile(lambda change: change.revision > revision, reversed(shelf.history))
+        if not self._forgotten_revision[served] <= revision <= self.revision:
+            oldest = self._forgotten_revision[served]
+            raise Refusal(410, "Expired", f"too old resource version: {revision} ({oldest})")
+        newest_first = takewhile(lambda change: change.revision > revision, reversed(self._history[served]))
         return list(newest_first)[::-1]
-
-    def listeners(self, served: Served) -> set[Callable[[], None]]:
-        """Called after every change of the kind; add and discard freely."""
-        return self._shelves[served].listeners
 
     def _next(self, obj: Object) -> Entry:
         self.revision += 1
@@ -127,18 +113,18 @@ class Store:
         return Entry(obj)
 
     def _publish(self, ref: Ref, kind: str, after: Entry, before: Entry | None) -> None:
-        shelf = self._shelves[ref.served]
-        if len(shelf.history) == HISTORY_EVENTS:
-            shelf.forgotten_revision = shelf.history[0].revision
+        history = self._history[ref.served]
+        if len(history) == HISTORY_EVENTS:
+            self._forgotten_revision[ref.served] = history[0].revision
         change = Change(self.revision, kind, ref.namespace, after.data, before.data if before else None)
-        shelf.history.append(change)
+        history.append(change)
         for uid in _owner_uids(before):
             self._dependents[uid].discard(ref)
             if not self._dependents[uid]:
                 del self._dependents[uid]
         for uid in _owner_uids(after) if kind != "DELETED" else ():
             self._dependents[uid].add(ref)
-        for callback in shelf.listeners:
+        for callback in self.listeners[ref.served]:
             callback()
 
 

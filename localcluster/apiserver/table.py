@@ -43,8 +43,6 @@ def human_duration(seconds: float) -> str:
 
 
 def _age(*fields: str) -> Cell:
-    """How long ago the first time that is there was."""
-
     def cell(obj: Object, now: datetime) -> str:
         text = next((str(at(obj, field)) for field in fields if at(obj, field)), "")
         try:
@@ -61,18 +59,11 @@ def _path(field: str) -> Cell:
 
 
 def _of_type(items: str, kind: str, field: str) -> Cell:
-    """A field of the first item of a list that has the type."""
     return lambda obj, now: next((x.get(field) for x in at(obj, items) or [] if x["type"] == kind), "<none>")
 
 
 def _each(field: str, form: str) -> Cell:
-    """A list's items, formatted, with commas between."""
     return lambda obj, now: ",".join(form.format_map(item) for item in at(obj, field) or []) or "<none>"
-
-
-def _selector(obj: Object, now: datetime) -> str:
-    selector = at(obj, "spec.selector") or {}
-    return selector_text({"matchLabels": selector} if obj["kind"] == "Service" else selector) or "<none>"
 
 
 def _node_status(obj: Object, now: datetime) -> str:
@@ -80,14 +71,13 @@ def _node_status(obj: Object, now: datetime) -> str:
     return f"{ready},SchedulingDisabled" if at(obj, "spec.unschedulable") else ready
 
 
-def _pod_ready(obj: Object, now: datetime) -> str:
-    ready = sum(1 for status in at(obj, "status.containerStatuses") or [] if status.get("ready"))
-    return f"{ready}/{len(obj['spec']['containers'])}"
+def _statuses(pod: Object) -> list[Object]:
+    return at(pod, "status.containerStatuses") or []
 
 
 def _pod_status(obj: Object, now: datetime) -> str:
     reason = at(obj, "status.reason") or at(obj, "status.phase")
-    for status in at(obj, "status.containerStatuses") or []:
+    for status in _statuses(obj):
         ended = at(status, "state.terminated") or {}
         exit_code = f"ExitCode:{ended['exitCode']}" if "exitCode" in ended else reason
         reason = at(status, "state.waiting.reason") or ended.get("reason") or exit_code
@@ -95,9 +85,8 @@ def _pod_status(obj: Object, now: datetime) -> str:
 
 
 def _pod_restarts(obj: Object, now: datetime) -> str:
-    statuses = at(obj, "status.containerStatuses") or []
-    count = sum(int(status.get("restartCount") or 0) for status in statuses)
-    ended = max((str(at(status, "lastState.terminated.finishedAt") or "") for status in statuses), default="")
+    count = sum(int(status.get("restartCount") or 0) for status in _statuses(obj))
+    ended = max((str(at(status, "lastState.terminated.finishedAt") or "") for status in _statuses(obj)), default="")
     return f"{count} ({_age('ended')({'ended': ended}, now)} ago)" if count and ended else str(count)
 
 
@@ -105,11 +94,14 @@ _CELLS: dict[str, Cell] = {
     "Age": _age("metadata.creationTimestamp"),
     "node status": _node_status,
     "node address": _of_type("status.addresses", "InternalIP", "address"),
-    "pod ready": _pod_ready,
+    "pod ready": lambda obj, now: (
+        f"{sum(bool(s.get('ready')) for s in _statuses(obj))}/{len(obj['spec']['containers'])}"
+    ),
     "pod status": _pod_status,
     "pod restarts": _pod_restarts,
     "ports": _each("spec.ports", "{port}/{protocol}"),
-    "selector": _selector,
+    "selector": lambda obj, now: selector_text(at(obj, "spec.selector") or {}) or "<none>",
+    "labels": lambda obj, now: selector_text({"matchLabels": at(obj, "spec.selector")}) or "<none>",
     "last seen": _age("lastTimestamp", "eventTime", "metadata.creationTimestamp"),
     "target": lambda obj, now: "{kind}/{name}".format_map(obj["involvedObject"]).lower(),
     "containers": _each("spec.template.spec.containers", "{name}"),
@@ -121,13 +113,13 @@ _CELLS: dict[str, Cell] = {
 _WIDE = ", Age, *Containers=containers, *Images=images, *Selector=selector"
 _COLUMNS = {
     "Namespace": "Status=status.phase, Age",
-    "Node": "Status=node status, Roles=metadata.roles, Age, Version=status.nodeInfo.kubeletVersion, "
+    "Node": "Status=node status, Roles=roles, Age, Version=status.nodeInfo.kubeletVersion, "
     "*Internal-IP=node address, *OS-Image=status.nodeInfo.osImage, *Kernel-Version=status.nodeInfo.kernelVersion, "
     "*Container-Runtime=status.nodeInfo.containerRuntimeVersion",
     "Pod": "Ready=pod ready, Status=pod status, Restarts=pod restarts, Age, *IP=status.podIP, *Node=spec.nodeName, "
     "*Nominated Node=status.nominatedNodeName, *Readiness Gates=spec.readinessGates",
     "Service": "Type=spec.type, Cluster-IP=spec.clusterIP, External-IP=spec.externalName, Port(s)=ports, Age, "
-    "*Selector=selector",
+    "*Selector=labels",
     "Event": "Last Seen=last seen, Type=type, Reason=reason, Object=target, *Source=source.component, "
     "Message=message, *Count=count, *Name=metadata.name",
     "Lease": "Holder=spec.holderIdentity, Age",

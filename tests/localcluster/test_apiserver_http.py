@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -531,3 +532,32 @@ async def test_the_server_stops_with_open_watches() -> None:
             with pytest.raises(ApiError):
                 await client.get(POD, "a", NS)
         open_watch.cancel()
+
+
+async def test_a_client_that_leaves_is_forgotten(api: Any) -> None:
+    listeners = next(found for served, found in api.server.store.listeners.items() if served.kind == POD)
+    await api.client.create(POD, pod("a"), NS)
+    url = f"{api.url}/api/v1/pods?watch=true"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert b'"ADDED"' in await response.content.readline()
+        assert len(listeners) == 1
+
+    async def forgotten() -> bool:
+        return not listeners
+
+    await until(forgotten)
+
+
+async def test_a_watch_ends_when_its_time_is_over(api: Any) -> None:
+    url = f"{api.url}/api/v1/pods?watch=true&timeoutSeconds=1"
+    async with asyncio.timeout(5), aiohttp.ClientSession() as session, session.get(url) as response:
+        assert await response.read() == b""
+
+
+async def test_the_initial_events_end_with_a_bookmark(api: Any) -> None:
+    await api.client.create(POD, pod("a"), NS)
+    url = f"{api.url}/api/v1/pods?watch=true&sendInitialEvents=true&allowWatchBookmarks=true"
+    async with asyncio.timeout(5), aiohttp.ClientSession() as session, session.get(url) as response:
+        lines = [json.loads(await response.content.readline()) for _ in range(2)]
+    assert [line["type"] for line in lines] == ["ADDED", "BOOKMARK"]
+    assert lines[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
