@@ -82,6 +82,7 @@ def settings(shape: Shape, gpu_budget: int) -> Object:
                 "itl": {"percentile": 95, "targetMs": 60},
             },
             "gpuBudget": gpu_budget,
+            "ratioBand": {"min": 0.2, "max": 5},
             "prefill": role,
             "decode": role | {"maxNumSeqs": DECODE_MAX_NUM_SEQS},
             "metrics": {"windowS": 10, "scrapeTimeoutS": 0.8},

@@ -20,7 +20,7 @@ _COLOUR = {Role.PREFILL: "bright_blue", Role.DECODE: "dark_orange"}
 def draw(look: Look) -> RenderableType:
     """The whole page."""
     title = f"roleratio demo   {look.t_s:.0f} s   {look.phase}"
-    body = Group(_roles(look), _ratio(look), Text(), _service(look), Text(), _waiting(look), _changes(look))
+    body = Group(_roles(look), _ratio(look), Text(), _service(look), Text(), _waiting(look), _conditions(look), _changes(look))
     return Panel(body, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
@@ -98,6 +98,16 @@ def _waiting(look: Look) -> RenderableType:
     if not look.waiting:
         return Text("no gang waits for a place", style="dim")
     return Text("\n".join(f"waits  {text}" for text in look.waiting), style="yellow")
+
+
+def _conditions(look: Look) -> RenderableType:
+    """What lasts and has a cause: a hold, a pause, a limit, a source that cannot be read."""
+    conditions = look.decided.decision.conditions if look.decided else ()
+    caused = [f"{c.type}={c.status}  {c.message}" for c in conditions if c.message]
+    lines = Text("\n".join(caused), style="yellow")
+    lines.no_wrap = True
+    lines.overflow = "ellipsis"
+    return lines
 
 
 def _changes(look: Look) -> RenderableType:
