@@ -20,7 +20,8 @@ _COLOUR = {Role.PREFILL: "bright_blue", Role.DECODE: "dark_orange"}
 def draw(look: Look) -> RenderableType:
     """The whole page."""
     title = f"roleratio demo   {look.t_s:.0f} s   {look.phase}"
-    body = Group(_roles(look), _ratio(look), Text(), _service(look), Text(), _waiting(look), _conditions(look), _changes(look))
+    state = (_roles(look), _ratio(look), Text(), _service(look), Text(), _waiting(look), _conditions(look))
+    body = Group(*state, _changes(look))
     return Panel(body, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
