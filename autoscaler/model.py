@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from policies.manual import Held, Ours
 from policies.model import Missing, Pair, Reason, Role
+from policies.restore import Drops
 
 Number = float | Missing
 
@@ -75,9 +77,13 @@ class Samples:
     ghosts: tuple[str, ...] = ()
 
 
+Owner = Literal["us", "other", "nobody", "unknown"]
+"""Whose `spec.replicas` is, by managedFields; `nobody` after an apply that dropped the field."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who last changed a workload's replicas, from managedFields."""
+    """Who last changed a workload's replicas, from managedFields; None in a RoleFleet if that is us."""
 
     manager: str
     at_s: float
@@ -112,6 +118,7 @@ class RoleFleet:
     ready_after_s: tuple[float, ...] = ()
     leaders: tuple[str, ...] = ()
     limiting_resource: str = ""
+    owner: Owner = "unknown"
 
     @property
     def unborn(self) -> int:
@@ -236,26 +243,6 @@ class LatencyTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """Our last number for a role, the one it replaced (a stale read or a failed patch still shows it), and when."""
-
-    replicas: int
-    before: int
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ManualHold:
-    """A number that somebody else set by hand, and until when it is kept."""
-
-    manager: str
-    ours: int
-    theirs: int
-    since_s: float
-    resume_seen: str
-
-
-@dataclass(frozen=True, slots=True)
 class State:
     """All that one tick hands to the next. Losing it is safe: sizes are held until enough has been seen."""
 
@@ -266,8 +253,9 @@ class State:
     demands: tuple[Demand, ...] = ()
     proposals: tuple[tuple[float, Pair], ...] = ()
     floors: tuple[tuple[float, Pair], ...] = ()
-    written: Mapping[Role, Written] = field(default_factory=dict)
-    manual: Mapping[Role, ManualHold] = field(default_factory=dict)
+    written: Mapping[Role, Ours] = field(default_factory=dict)
+    manual: Mapping[Role, Held] = field(default_factory=dict)
+    drops: Mapping[Role, Drops] = field(default_factory=dict)
     minimum_lowered_s: Mapping[Role, float] = field(default_factory=dict)
 
 

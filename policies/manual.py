@@ -19,7 +19,7 @@ CREATION_SLACK_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Our last write: the number, the one before it, and when."""
+    """Our last number for a role, the one it replaced (a stale read or a failed patch still shows it), and when."""
 
     replicas: int
     before: int
@@ -41,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A hold in force."""
+    """A number that somebody else set by hand, and since when it is kept."""
 
     manager: str
     ours: int

@@ -79,6 +79,8 @@ class Code(StrEnum):
     HELD_BLIND = "HeldBlind"
     MANUAL_HOLD = "ManualHold"
     MANUAL_RESUMED = "ManualResumed"
+    FIELD_RESTORED = "FieldRestored"
+    RESTORE_GIVEN_UP = "RestoreGivenUp"
     PAUSED = "Paused"
     DOES_NOT_FIT = "DoesNotFit"
     FIT_UNKNOWN = "FitUnknown"

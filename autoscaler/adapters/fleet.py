@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from autoscaler.adapters.scrape import ScrapeTarget
-from autoscaler.model import Fleet, RoleFleet, Writer
+from autoscaler.model import Fleet, Owner, RoleFleet, Writer
 from gangscheduler.model import Snapshot
 from gangscheduler.place import how_many_fit
 from gangscheduler.snapshot import BadQuantity, build, group_shape, uses_claims
@@ -106,6 +106,7 @@ def _role(
     size = _pods_per_group(workload)
     ready = [group for group in groups.values() if len(group) == size and all(is_ready(pod) for pod in group)]
     name, minimum = _minimum(workload, podgroups)
+    owner, writer = _ownership(meta)
     fit, limit = _fit(workload, snapshot, f"{meta['namespace']}/{name}" if name else "")
     return RoleFleet(
         kind=workload["kind"],
@@ -122,7 +123,8 @@ def _role(
         fit=fit,
         pod_group=name,
         min_pods=minimum,
-        writer=_foreign_writer(meta),
+        writer=writer,
+        owner=owner,
         paused=annotations.get(names.ANNOTATION_PAUSED, ""),
         resume=annotations.get(names.ANNOTATION_RESUME, ""),
         ready_after_s=tuple(sorted(after for group in ready if (after := _ready_after(group)) is not None)),
@@ -197,18 +199,18 @@ def _minimum(workload: Object, podgroups: Mapping[tuple[str, str], Object]) -> t
     return name, int(count)
 
 
-def _foreign_writer(meta: Object) -> Writer | None:
-    """The last writer of spec.replicas, unless it is us."""
-    writers = [
-        entry
-        for entry in meta.get("managedFields") or ()
-        if "f:replicas" in (entry.get("fieldsV1") or {}).get("f:spec", {})
-    ]
-    if not writers:
-        return None
-    last = max(writers, key=lambda entry: seconds(entry.get("time")))
-    manager = last.get("manager", "unknown")
-    return None if manager == names.MANAGER_CONTROLLER else Writer(manager, seconds(last.get("time")))
+def _ownership(meta: Object) -> tuple[Owner, Writer | None]:
+    """Whose spec.replicas is, and who last wrote it, or the object when nobody owns the number any more."""
+    entries = meta.get("managedFields") or ()
+    if not entries:
+        return "unknown", None
+    owners = [entry for entry in entries if "f:replicas" in (entry.get("fieldsV1") or {}).get("f:spec", {})]
+    main = [entry for entry in entries if entry.get("subresource") != "status"]
+    last = max(owners or main or entries, key=lambda entry: seconds(entry.get("time")))
+    writer = Writer(last.get("manager", "unknown"), seconds(last.get("time")))
+    if not owners:
+        return "nobody", writer
+    return ("us", None) if writer.manager == names.MANAGER_CONTROLLER else ("other", writer)
 
 
 def _ready_after(group: Sequence[Object]) -> float | None:

@@ -1,5 +1,6 @@
 """Decide: a proposal becomes a target through the policies, in this order, each with its reasons.
 
+0. restore      a number that an apply dropped is still ours
 1. bounds       minimum and maximum groups
 2. ratio        the band between the roles
 3. stabilise    windows per direction; nothing shrinks before a whole window has been seen
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from autoscaler.core.size import Sized
-from autoscaler.model import ManualHold, Observation, RoleFleet, Signals, State, Target, Written
+from autoscaler.model import Observation, RoleFleet, Signals, State, Target
 from autoscaler.settings import Settings
 from policies.bounds import bound
 from policies.budget import fit_budget
@@ -21,6 +22,7 @@ from policies.hold import Hold, apply_holds
 from policies.manual import Held, Ours, Seen, manual_hold
 from policies.model import ROLES, Code, Detail, Missing, Pair, Reason, Role, Stage
 from policies.ratio import keep_ratio
+from policies.restore import WINDOW_S, Drops, look_for_drop
 from policies.stabilise import Proposals, stabilise
 
 
@@ -53,10 +55,14 @@ def decide(
     state: State, seen: Observation, fleet: Managed, signals: Signals, sized: Sized | None, settings: Settings
 ) -> Decided:
     """Run the policies. Without a size (demand missing) the proposal is what there is."""
-    spec, now_s, current = settings.spec, seen.now_s, fleet.replicas
+    spec, now_s = settings.spec, seen.now_s
     minimum = Pair(spec.prefill.min_groups, spec.decode.min_groups)
     maximum = Pair(spec.prefill.max_groups, spec.decode.max_groups)
-    state, holds, why = _holds(state, now_s, fleet, signals, sized, settings)
+    why: list[Reason] = []
+    state, current, reasons = _dropped(state, now_s, fleet)
+    why += reasons
+    state, holds, reasons = _holds(state, now_s, fleet, signals, sized, settings)
+    why += reasons
     proposal, reasons = bound(sized.groups if sized else current, minimum, maximum)
     why += reasons
     proposal, reasons = keep_ratio(proposal, spec.ratio_band.min, spec.ratio_band.max, maximum)
@@ -89,15 +95,16 @@ def _remember(history: Proposals, now_s: float, pair: Pair, keep_s: float) -> tu
 
 def _holds(
     state: State, now_s: float, fleet: Managed, signals: Signals, sized: Sized | None, settings: Settings
-) -> tuple[State, Mapping[Role, tuple[Hold, ...]], list[Reason]]:
+) -> tuple[State, Mapping[Role, tuple[Hold, ...]], tuple[Reason, ...]]:
     """All holds per role; the manual ones carry on in the state."""
     holds: dict[Role, tuple[Hold, ...]] = {}
-    manual: dict[Role, ManualHold] = {}
+    manual: dict[Role, Held] = {}
     why: list[Reason] = []
     # In a dry run somebody else is in charge: every change is theirs, and none of them is a hold.
     hold_s = 0.0 if settings.spec.mode == "dry-run" else settings.spec.manual_hold_s
     for role in ROLES:
         found = [*_blind(role, signals, sized), *_cost(role, fleet), *_paused(fleet[role])]
+        found += _given_up(state.drops[role], fleet[role])
         held = _manual(state, now_s, role, fleet[role], hold_s)
         if held is not None:
             manual[role] = held
@@ -113,12 +120,12 @@ def _holds(
             detail = {"writer": state.manual[role].manager, "theirs": state.manual[role].theirs}
             why.append(Reason(Stage.DECIDE, Code.MANUAL_RESUMED, role, detail))
         holds[role] = tuple(found)
-    return replace(state, manual=manual, written=_written(state, fleet, manual, now_s)), holds, why
+    return replace(state, manual=manual, written=_written(state, fleet, manual, now_s)), holds, tuple(why)
 
 
-def _written(state: State, fleet: Managed, manual: Mapping[Role, ManualHold], now_s: float) -> dict[Role, Written]:
+def _written(state: State, fleet: Managed, manual: Mapping[Role, Held], now_s: float) -> dict[Role, Ours]:
     """What we take as our own number: what we last wrote; at first sight and around a hold, what we find."""
-    found = {role: Written(fleet[role].replicas, fleet[role].replicas, now_s) for role in ROLES}
+    found = {role: Ours(fleet[role].replicas, fleet[role].replicas, now_s) for role in ROLES}
     free = [role for role in ROLES if role not in manual and role not in state.manual]
     return found | {role: state.written[role] for role in free if role in state.written}
 
@@ -148,22 +155,49 @@ def _paused(fleet: RoleFleet) -> list[Hold]:
     return [Hold(Code.PAUSED, growth, shrink, {"paused": fleet.paused})]
 
 
-def _manual(state: State, now_s: float, role: Role, fleet: RoleFleet, hold_s: float) -> ManualHold | None:
-    before, wrote = state.manual.get(role), state.written.get(role)
-    held = manual_hold(
-        Seen(
-            now_s=now_s,
-            replicas=fleet.replicas,
-            ours=Ours(wrote.replicas, wrote.before, wrote.at_s) if wrote else None,
-            foreign_manager=fleet.writer.manager if fleet.writer else None,
-            written_at_s=fleet.writer.at_s if fleet.writer else fleet.created_s,
-            created_s=fleet.created_s,
-            resume=fleet.resume,
-        ),
-        Held(before.manager, before.ours, before.theirs, before.since_s, before.resume_seen) if before else None,
-        hold_s,
+def _manual(state: State, now_s: float, role: Role, fleet: RoleFleet, hold_s: float) -> Held | None:
+    look = Seen(
+        now_s=now_s,
+        replicas=fleet.replicas,
+        ours=state.written.get(role),
+        foreign_manager=fleet.writer.manager if fleet.writer and fleet.owner != "nobody" else None,
+        written_at_s=fleet.writer.at_s if fleet.writer else fleet.created_s,
+        created_s=fleet.created_s,
+        resume=fleet.resume,
     )
-    return ManualHold(held.manager, held.ours, held.theirs, held.since_s, held.resume_seen) if held else None
+    return manual_hold(look, state.manual.get(role), hold_s)
+
+
+def _dropped(state: State, now_s: float, fleet: Managed) -> tuple[State, Pair, tuple[Reason, ...]]:
+    """The sizes to decide from: where somebody's apply dropped our number, it is still ours."""
+    current = fleet.replicas
+    drops: dict[Role, Drops] = {}
+    why: list[Reason] = []
+    for role in ROLES:
+        own, ours = fleet[role], state.written.get(role)
+        drops[role] = look_for_drop(
+            state.drops.get(role, Drops()),
+            now_s,
+            unowned=own.owner == "nobody",
+            replicas=own.replicas,
+            ours=ours.replicas if ours else None,
+        )
+        if drops[role].dropped and ours and not drops[role].given_up:
+            current = current.with_role(role, ours.replicas)
+            detail: Detail = {"ours": ours.replicas, "found": own.replicas, "by": _who(own)}
+            why.append(Reason(Stage.DECIDE, Code.FIELD_RESTORED, role, detail))
+    return replace(state, drops=drops), current, tuple(why)
+
+
+def _given_up(drops: Drops, fleet: RoleFleet) -> list[Hold]:
+    if not drops.given_up:
+        return []
+    detail: Detail = {"by": _who(fleet), "times": len(drops.at_s), "within_s": WINDOW_S}
+    return [Hold(Code.RESTORE_GIVEN_UP, True, True, detail, pinned=fleet.replicas)]
+
+
+def _who(fleet: RoleFleet) -> str:
+    return fleet.writer.manager if fleet.writer else "unknown"
 
 
 def _budget(

@@ -14,9 +14,10 @@ import math
 from dataclasses import replace
 
 from autoscaler.core.decide import Managed
-from autoscaler.model import RoleFleet, State, Step, Target, Written
+from autoscaler.model import RoleFleet, State, Step, Target
 from autoscaler.settings import Settings
 from policies.fit import clamp_to_fit
+from policies.manual import Ours
 from policies.model import ROLES, Code, Missing, Pair, Reason, Role, Stage
 
 Planned = tuple[Step | None, tuple[Reason, ...]]
@@ -52,7 +53,7 @@ def _wrote(state: State, step: Step, settings: Settings, now_s: float) -> State:
     if settings.spec.mode == "dry-run":
         return state
     if step.kind == "replicas":
-        written = Written(step.after, step.before, now_s)
+        written = Ours(step.after, step.before, now_s)
         return replace(state, written={**state.written, step.role: written})
     if step.after < step.before:
         return replace(state, minimum_lowered_s={**state.minimum_lowered_s, step.role: now_s})

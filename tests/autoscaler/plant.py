@@ -82,6 +82,7 @@ class Plant:
     decisions: list[Decision] = field(default_factory=list)
     seen: list[Observation] = field(default_factory=list)
     writers: dict[Role, Writer] = field(default_factory=dict)
+    unowned: set[Role] = field(default_factory=set)
 
     def run(self, seconds: float) -> Plant:
         """Tick once a second."""
@@ -104,6 +105,11 @@ class Plant:
         side = self.sides[role]
         side.ready_at_s = (side.ready_at_s + [self.now_s + self.cold_start_s] * replicas)[:replicas]
         self.writers[role] = Writer(manager, self.now_s)
+
+    def drop_by_apply(self, role: Role, manager: str) -> None:
+        """An apply without replicas: the default, owned by nobody."""
+        self.scale_by_hand(role, 1, manager)
+        self.unowned.add(role)
 
     def observe(self) -> Observation:
         arrivals, prompt, generated, finished = self.counters
@@ -157,6 +163,7 @@ class Plant:
             pod_group=role.value,
             min_pods=side.min_pods,
             writer=self.writers.get(role),
+            owner="nobody" if role in self.unowned else "other" if role in self.writers else "us",
             ready_after_s=(self.cold_start_s,) * self._ready(role),
             leaders=tuple(f"{role}-{index}" for index in range(self._ready(role))),
         )
@@ -175,6 +182,7 @@ class Plant:
             side.min_pods = step.after
             return
         self.writers.pop(step.role, None)
+        self.unowned.discard(step.role)
         assert len(side.ready_at_s) == step.before
         if step.after > step.before:
             side.ready_at_s += [self.now_s + self.cold_start_s] * (step.after - step.before)

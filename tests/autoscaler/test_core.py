@@ -191,6 +191,38 @@ def test_pauses(paused: str, grows: bool, shrinks: bool) -> None:
     assert (plant.groups().prefill < high) == shrinks
 
 
+def test_a_number_that_an_apply_dropped_is_put_back_at_once_until_the_third_time() -> None:
+    load = Load(6.0, 4000.0, 120.0)
+    slow = {"scaleUpStabilizationS": 60, "coldStartS": 8}
+    plant = Plant(lambda t: load, settings=make_settings(prefill=slow)).run(150)
+    ours = plant.groups().prefill
+    assert ours >= 4
+    for _ in range(2):
+        plant.drop_by_apply(Role.PREFILL, "argocd")
+        plant.run(1)
+        assert plant.groups().prefill == ours
+        restored = next(r for r in plant.decisions[-1].why if r.code is Code.FIELD_RESTORED)
+        assert (restored.detail["ours"], restored.detail["found"], restored.detail["by"]) == (ours, 1, "argocd")
+        plant.run(5)
+    plant.drop_by_apply(Role.PREFILL, "argocd")
+    plant.run(20)
+    assert plant.groups().prefill == 1
+    given_up = next(r for r in plant.decisions[-1].why if r.code is Code.RESTORE_GIVEN_UP)
+    assert given_up.detail["by"] == "argocd"
+    plant.run(700)
+    assert plant.groups().prefill == ours
+
+
+def test_a_dropped_number_is_put_back_even_when_blind() -> None:
+    plant = Plant(lambda t: Load(6.0, 4000.0, 120.0)).run(60)
+    ours = plant.groups().prefill
+    plant.changes = without_routers
+    plant.run(40)
+    plant.drop_by_apply(Role.PREFILL, "helm")
+    plant.run(1)
+    assert plant.groups().prefill == ours
+
+
 def test_an_unreachable_slo_is_named_and_drives_no_growth() -> None:
     slo = {"ttft": {"targetMs": 500}, "itl": {"targetMs": 60}}
     plant = Plant(lambda t: Load(0.2, 8000.0, 50.0) if t < 300 else Load(0, 0, 0), settings=make_settings(slo=slo))

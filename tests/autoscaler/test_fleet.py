@@ -127,13 +127,15 @@ def managed(manager: str, time_s: float, field: str = "f:replicas") -> Object:
         ([managed("kubectl", 50)], Writer("kubectl", 50.0)),
         ([managed(names.MANAGER_CONTROLLER, 60)], None),
         ([managed("helm", 40), managed("kubectl", 50)], Writer("kubectl", 50.0)),
-        ([managed("kubectl", 50, "f:template")], None),
+        ([managed("argocd", 50, "f:template")], Writer("argocd", 50.0)),
     ],
 )
 def test_who_wrote_replicas(fields: list[Object], expected: Writer | None) -> None:
     workload = lws("prefill")
     workload["metadata"]["managedFields"] = fields
-    assert role(see(workloads=[workload, lws("decode")])).writer == expected
+    fleet = role(see(workloads=[workload, lws("decode")]))
+    assert fleet.writer == expected
+    assert (fleet.owner == "nobody") == (fields == [managed("argocd", 50, "f:template")])
 
 
 def test_fit_is_in_whole_groups_and_counts_no_cordoned_node() -> None:
