@@ -109,6 +109,11 @@ class Spec(_Model):
             )
         return self
 
+    @property
+    def writes(self) -> bool:
+        """Whether steps are carried out; otherwise they are only told."""
+        return self.mode == "live"
+
     def role(self, role: Role) -> RoleSettings:
         """The settings of one role."""
         return self.prefill if role is Role.PREFILL else self.decode
@@ -129,6 +134,10 @@ class Settings(_Model):
     kind: Literal["RoleRatioAutoscaler"] = "RoleRatioAutoscaler"
     metadata: Metadata
     spec: Spec
+
+    def without_writes(self) -> Settings:
+        """The same settings for a dry run."""
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"mode": "dry-run"})})
 
 
 def load_settings(path: Path) -> Settings:

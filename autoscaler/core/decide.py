@@ -101,7 +101,7 @@ def _holds(
     manual: dict[Role, Held] = {}
     why: list[Reason] = []
     # In a dry run somebody else is in charge: every change is theirs, and none of them is a hold.
-    hold_s = 0.0 if settings.spec.mode == "dry-run" else settings.spec.manual_hold_s
+    hold_s = settings.spec.manual_hold_s if settings.spec.writes else 0.0
     for role in ROLES:
         found = [*_blind(role, signals, sized), *_cost(role, fleet), *_paused(fleet[role])]
         found += _given_up(state.drops[role], fleet[role])

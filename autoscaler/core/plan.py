@@ -50,7 +50,7 @@ def _deficit(target: Pair, fleet: Managed, role: Role) -> float:
 
 def _wrote(state: State, step: Step, settings: Settings, now_s: float) -> State:
     """What the step will have written; a dry run writes nothing."""
-    if settings.spec.mode == "dry-run":
+    if not settings.spec.writes:
         return state
     if step.kind == "replicas":
         written = Ours(step.after, step.before, now_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from aiohttp import web
 
 from autoscaler.adapters.journal import read_journal
-from autoscaler.drivers.live import Controller, ControllerOptions
+from autoscaler.drivers.cluster import Cluster
 from autoscaler.drivers.replay import replay
+from autoscaler.drivers.service import Edges, Service
 from autoscaler.model import Decision, Demand
 from kubeapi import kinds, names
 from kubeapi.client import KubeClient
@@ -111,26 +113,32 @@ async def _populate(client: KubeClient, router_port: int, worker_port: int) -> N
         await client.patch(kinds.POD, name, "ns", {"status": obj["status"]}, subresource="status")
 
 
-async def run_ticks(scene: Scene, controller: Controller, count: int, rps: int, start_s: float = 1000.0) -> Decision:
+async def run_ticks(scene: Scene, service: Service, count: int, rps: int, start_s: float = 1000.0) -> Decision:
     for index in range(count):
-        _, decision = await controller.step(start_s + index)
+        _, decision = await service.step(start_s + index)
         scene.requests += rps
     return decision
 
 
-def options(scene: Scene, journal: Path | None = None, **changes: Any) -> ControllerOptions:
-    return ControllerOptions(make_settings(), load_profile(), scene.config, journal=journal, **changes)
+@asynccontextmanager
+async def watched(scene: Scene, *, journal: Path | None = None, dry_run: bool = False) -> AsyncIterator[Service]:
+    """The service's loop, ready for its first tick."""
+    cluster = Cluster(scene.client)
+    settings = make_settings().without_writes() if dry_run else make_settings()
+    service = Service(settings, load_profile(), Edges(scene.client, cluster, journal=journal))
+    await cluster.start()
+    try:
+        yield service
+    finally:
+        await service.close()
+        await cluster.stop()
 
 
 async def test_it_reads_decides_patches_and_tells(scene: Scene, tmp_path: Path) -> None:
     scene.prompt_tokens = 5000
     journal = tmp_path / "journal.jsonl"
-    controller = Controller(scene.client, options(scene, journal))
-    await controller.start()
-    try:
-        decision = await run_ticks(scene, controller, 12, 3)
-    finally:
-        await controller.stop()
+    async with watched(scene, journal=journal) as service:
+        decision = await run_ticks(scene, service, 12, 3)
     assert isinstance(decision.signals.demand, Demand)
     assert decision.signals.demand.prompt_tokens_mean == pytest.approx(5000)
     assert await scene.replicas("prefill") > 1
@@ -144,12 +152,8 @@ async def test_it_reads_decides_patches_and_tells(scene: Scene, tmp_path: Path) 
 
 async def test_growth_stops_at_what_the_nodes_hold(scene: Scene) -> None:
     scene.prompt_tokens = 20_000
-    controller = Controller(scene.client, options(scene))
-    await controller.start()
-    try:
-        decision = await run_ticks(scene, controller, 12, 3)
-    finally:
-        await controller.stop()
+    async with watched(scene) as service:
+        decision = await run_ticks(scene, service, 12, 3)
     # Five of eight GPUs are taken; the other three hold one more group of two, and no half of another.
     assert await scene.replicas("prefill") + await scene.replicas("decode") == 3
     assert Code.DOES_NOT_FIT in {reason.code for reason in decision.why}
@@ -159,12 +163,8 @@ async def test_a_dry_run_prints_the_patch_and_writes_nothing(scene: Scene, caplo
     scene.prompt_tokens = 5000
     before = {role: await scene.client.get(kinds.LWS, role, "ns") for role in ("prefill", "decode")}
     caplog.set_level("INFO")
-    controller = Controller(scene.client, options(scene, dry_run=True))
-    await controller.start()
-    try:
-        await run_ticks(scene, controller, 12, 3)
-    finally:
-        await controller.stop()
+    async with watched(scene, dry_run=True) as service:
+        await run_ticks(scene, service, 12, 3)
     assert {role: await scene.client.get(kinds.LWS, role, "ns") for role in before} == before
     assert (await scene.client.list(kinds.EVENT, "ns")).items == []
     printed = [record.getMessage() for record in caplog.records if "would PATCH" in record.getMessage()]
@@ -174,15 +174,11 @@ async def test_a_dry_run_prints_the_patch_and_writes_nothing(scene: Scene, caplo
 
 
 async def test_a_manual_scale_is_noticed_named_and_respected(scene: Scene) -> None:
-    controller = Controller(scene.client, options(scene))
-    await controller.start()
-    try:
-        await run_ticks(scene, controller, 6, 3)
+    async with watched(scene) as service:
+        await run_ticks(scene, service, 6, 3)
         async with KubeClient(scene.config, field_manager="kubectl-scale") as person:
             await person.patch(kinds.LWS, "decode", "ns", {"spec": {"replicas": 3}}, subresource="scale")
-        decision = await _until_hold(scene, controller)
-    finally:
-        await controller.stop()
+        decision = await _until_hold(scene, service)
     hold = next(reason for reason in decision.why if reason.code is Code.MANUAL_HOLD)
     assert (hold.role, hold.detail["writer"], hold.detail["theirs"]) == (Role.DECODE, "kubectl-scale", 3)
     assert await scene.replicas("decode") == 3
@@ -190,9 +186,9 @@ async def test_a_manual_scale_is_noticed_named_and_respected(scene: Scene) -> No
     assert [e["involvedObject"]["name"] for e in events if e["reason"] == "ManualHold"] == ["decode"]
 
 
-async def _until_hold(scene: Scene, controller: Controller) -> Decision:
+async def _until_hold(scene: Scene, service: Service) -> Decision:
     for index in range(60):
-        decision = await run_ticks(scene, controller, 1, 3, 1010.0 + index)
+        decision = await run_ticks(scene, service, 1, 3, 1010.0 + index)
         if any(reason.code is Code.MANUAL_HOLD for reason in decision.why):
             return decision
     raise AssertionError("the manual change was not noticed in 60 ticks")
@@ -200,13 +196,9 @@ async def _until_hold(scene: Scene, controller: Controller) -> Decision:
 
 async def test_a_failed_patch_is_told_and_tried_anew(scene: Scene) -> None:
     scene.prompt_tokens = 5000
-    controller = Controller(scene.client, options(scene))
-    await controller.start()
     await scene.client.delete(kinds.PODGROUP, "prefill", "ns")
     await scene.client.delete(kinds.PODGROUP, "decode", "ns")
-    try:
-        decision = await run_ticks(scene, controller, 12, 3)
-    finally:
-        await controller.stop()
+    async with watched(scene) as service:
+        decision = await run_ticks(scene, service, 12, 3)
     assert await scene.replicas("prefill") > 1
     assert decision.step is None or decision.step.kind == "replicas"
