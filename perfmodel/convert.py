@@ -103,10 +103,7 @@ def _prefill(rows: Sequence[Row]) -> dict[str, Any]:
         cached: [(n, (ms - cells[n, 0]) / n) for (n, c), ms in sorted(cells.items()) if c == cached]
         for cached in cacheds
     }
-    grid = [
-        [cells[new, 0] + new * _interpolate(extra_per_token[cached], new) for cached in cacheds]
-        for new in news
-    ]
+    grid = [[cells[new, 0] + new * _interpolate(extra_per_token[cached], new) for cached in cacheds] for new in news]
     return {"new_tokens": news, "cached_tokens": cacheds, "ms": _rounded(_without_dips(grid))}
 
 

@@ -232,9 +232,7 @@ def _find(path_or_name: str | Path) -> Path:
     if text in shipped_profiles():
         return _SHIPPED / f"{text}.json"
     known = ", ".join(shipped_profiles())
-    raise ProfileError(
-        f"profile {text!r}: no such profile; shipped are {known}; or give a path to a .json file"
-    )
+    raise ProfileError(f"profile {text!r}: no such profile; shipped are {known}; or give a path to a .json file")
 
 
 def _segment(knots: tuple[float, ...], value: float) -> tuple[int, float]:
