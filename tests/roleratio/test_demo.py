@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,9 @@ def test_a_short_run_serves_everything_and_leaves_a_report(tmp_path: Path) -> No
 def test_interrupted_it_stops_every_process(tmp_path: Path) -> None:
     report = tmp_path / "out"
     words = command(report, "--static", "1,1", "--cold-start-s", "0", "--duration-s", "60")
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
+    # A shell that runs the suite in the background has SIGINT ignored, and children inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed) as demo:
         assert demo.stdout is not None
         assert any("first request served" in line for line in demo.stdout)
         assert len(children_of(report)) > 4
