@@ -6,12 +6,17 @@ Rule: readers see whole objects of one moment; they never mutate them.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from kubeapi.client import KubeClient, Object, WatchEvent
 from kubeapi.errors import ApiError, Gone
 from kubeapi.kinds import Kind
+from kubeapi.retry import Backoff
+
+# A watch that lasted as long has paid back what went wrong before; one that did not is not trusted to go on.
+STEADY_S = 10.0
 
 Key = tuple[str, str]
 
@@ -49,18 +54,23 @@ class Cache:
         self._field_selector = field_selector
         self._on_change = on_change or (lambda event: None)
 
-    async def run(self, *, retry_s: float = 1.0) -> None:
-        """Keep the cache fresh until cancelled."""
+    async def run(self, *, retry_s: float = 1.0, longest_s: float = 10.0) -> None:
+        """Keep the cache fresh until cancelled. Waits grow while lists fail, and while watches end at once."""
+        backoff, version = Backoff(retry_s, longest_s), ""
         while True:
+            began_s = time.monotonic()
             try:
-                version = await self._relist()
-                while True:
-                    version = await self._follow(version)
+                version = await self._follow(version or await self._relist())
             except Gone:
-                continue
+                version = ""
             except ApiError as error:
-                self.error = error
-                await asyncio.sleep(retry_s)
+                version, self.error = "", error
+            if time.monotonic() - began_s >= STEADY_S:
+                backoff.reset()
+            else:
+                version = ""
+            if not version:
+                await asyncio.sleep(backoff.next_s())
 
     async def _relist(self) -> str:
         listed = await self._client.list(

@@ -4,12 +4,19 @@ Rules:
 1. `resource_version` in means optimistic locking; a stale one raises Conflict.
 2. Lists follow `continue` to the end; the returned version is where a watch goes on.
 3. A watch yields what the server sends; it ends when the server ends it. `Cache` (cache.py) keeps one going.
+4. What failed in passing and may be done twice is done again (retry.py), all of it within `timeout_s`.
+5. A 401 reloads the credentials, once a request. With a `fence` that says no, nothing is written.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -17,17 +24,32 @@ from typing import Any, Literal, Self
 import aiohttp
 
 from kubeapi.config import Config
-from kubeapi.errors import ApiError, Unreachable, error_for
+from kubeapi.errors import ApiError, NotLeader, Unauthorized, Unreachable, error_for
 from kubeapi.kinds import Kind
+from kubeapi.retry import PATIENT, RetryPolicy, passes
 
 Object = dict[str, Any]
 PatchType = Literal["merge", "strategic", "json"]
+
+log = logging.getLogger("kubeapi")
 
 _CONTENT_TYPES: dict[PatchType, str] = {
     "merge": "application/merge-patch+json",
     "strategic": "application/strategic-merge-patch+json",
     "json": "application/json-patch+json",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request, ready to be sent. `repeatable`: sent twice it does what it does once."""
+
+    method: str
+    path: str
+    params: dict[str, str] | None
+    data: bytes | None
+    content_type: str
+    repeatable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +69,32 @@ class WatchEvent:
 
 
 class KubeClient:
-    """One connection pool to one API server, used as an async context manager."""
+    """One connection pool to one API server, used as an async context manager.
 
-    def __init__(self, config: Config, *, field_manager: str, timeout_s: float = 10.0) -> None:
+    `fence` is asked before every write; while it says False, writes raise NotLeader and are not sent.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        field_manager: str,
+        timeout_s: float = 10.0,
+        retry: RetryPolicy = PATIENT,
+        fence: Callable[[], bool] | None = None,
+    ) -> None:
         self.config = config
         self.field_manager = field_manager
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
+        self._retry = retry
+        self._fence = fence
+        self._refreshing = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(ssl=self.config.ssl_context or True, limit=64)
         agent = {"User-Agent": f"{self.field_manager}/roleratio"}
-        self._session = aiohttp.ClientSession(connector=connector, headers=agent, timeout=self._timeout)
+        self._session = aiohttp.ClientSession(connector=connector, headers=agent)
         return self
 
     async def __aexit__(
@@ -74,6 +110,10 @@ class KubeClient:
         """One object. Raises NotFound."""
         return await self._request("GET", kind.path(namespace, name, subresource))
 
+    async def version(self) -> str:
+        """The server's version, such as v1.37.2."""
+        return str((await self._request("GET", "/version")).get("gitVersion", ""))
+
     async def list(
         self,
         kind: Kind,
@@ -83,12 +123,14 @@ class KubeClient:
         field_selector: str = "",
         page: int = 500,
     ) -> ObjectList:
-        """All objects that match, page by page; linear in their number."""
+        """All objects that match, page by page; linear in their number. apiVersion and kind are filled in."""
         params = _selectors(label_selector, field_selector) | {"limit": str(page)}
+        # A list of built-in kinds says these once, for all its items.
+        own = {"apiVersion": kind.api_version, "kind": kind.kind}
         items: list[Object] = []
         while True:
             answer = await self._request("GET", kind.path(namespace), params)
-            items += answer.get("items") or []
+            items += [own | item for item in answer.get("items") or ()]
             meta = answer.get("metadata", {})
             if not meta.get("continue"):
                 return ObjectList(items, str(meta.get("resourceVersion", "")))
@@ -97,11 +139,12 @@ class KubeClient:
     async def create(self, kind: Kind, body: Object, namespace: str | None = None, *, dry_run: bool = False) -> Object:
         """Create. Raises AlreadyExists. apiVersion and kind are filled in."""
         body = {"apiVersion": kind.api_version, "kind": kind.kind} | body
-        return await self._request("POST", kind.path(namespace), self._write(dry_run), body)
+        return await self._request("POST", kind.path(namespace), self._write(dry_run), body, repeatable=False)
 
     async def create_sub(self, kind: Kind, name: str, namespace: str | None, subresource: str, body: Object) -> Object:
         """POST to a subresource: `binding`, `eviction`."""
-        return await self._request("POST", kind.path(namespace, name, subresource), self._write(False), body)
+        path = kind.path(namespace, name, subresource)
+        return await self._request("POST", path, self._write(False), body, repeatable=False)
 
     async def update(
         self, kind: Kind, body: Object, namespace: str | None = None, *, subresource: str | None = None
@@ -123,7 +166,8 @@ class KubeClient:
     ) -> Object:
         """Patch; a resourceVersion inside the body locks. Raises NotFound, Conflict, Invalid."""
         path = kind.path(namespace, name, subresource)
-        return await self._request("PATCH", path, self._write(dry_run), body, _CONTENT_TYPES[patch_type])
+        content_type, repeatable = _CONTENT_TYPES[patch_type], patch_type != "json"
+        return await self._request("PATCH", path, self._write(dry_run), body, content_type, repeatable=repeatable)
 
     async def delete(
         self,
@@ -143,7 +187,8 @@ class KubeClient:
             body["preconditions"] = {"uid": uid}
         if propagation is not None:
             body["propagationPolicy"] = propagation
-        await self._request("DELETE", kind.path(namespace, name), None, body)
+        # Without a uid, a repeated deletion could hit a namesake made in between.
+        await self._request("DELETE", kind.path(namespace, name), None, body, repeatable=uid is not None)
 
     async def watch(
         self,
@@ -153,23 +198,29 @@ class KubeClient:
         resource_version: str,
         label_selector: str = "",
         field_selector: str = "",
+        timeout_s: int = 240,
     ) -> AsyncIterator[WatchEvent]:
-        """Events after `resource_version`, until the server closes. Raises Gone when it is too old."""
+        """Events after `resource_version`, until the server closes, at the latest after `timeout_s`.
+
+        A connection that died without a word is Unreachable a little later. Raises Gone for a version that is too old.
+        """
         params = _selectors(label_selector, field_selector) | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
+            "timeoutSeconds": str(timeout_s),
         }
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.total)
+        timeout = aiohttp.ClientTimeout(total=timeout_s + self._timeout_s, sock_connect=self._timeout_s)
+        path = kind.path(namespace)
         try:
             async with self._open().get(
-                self.config.server + kind.path(namespace),
+                self.config.server + path,
                 params=params,
                 headers=self._headers(),
                 timeout=timeout,
             ) as response:
                 if response.status >= 400:
-                    raise _error(response.status, await response.text())
+                    raise _error(f"GET {path}", response.status, await response.text(), None)
                 async for line in _lines(response.content):
                     yield _event(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -195,21 +246,59 @@ class KubeClient:
         params: dict[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        *,
+        repeatable: bool = True,
     ) -> Object:
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        call = _Call(method, path, params, data, content_type, repeatable)
+        deadline_s = time.monotonic() + self._timeout_s
+        waits = self._retry.waits() if repeatable else iter(())
+        while True:
+            try:
+                return await self._authorized(call, deadline_s)
+            except ApiError as error:
+                wait_s = max(next(waits, math.inf), error.retry_after_s or 0.0)
+                if not passes(error) or time.monotonic() + wait_s >= deadline_s:
+                    raise
+                log.debug("%s; again in %.2f s", error, wait_s)
+                await asyncio.sleep(wait_s)
+
+    async def _authorized(self, call: _Call, deadline_s: float) -> Object:
         headers = self._headers()
-        data = None
-        if body is not None:
-            headers["Content-Type"] = content_type
-            data = json.dumps(body, separators=(",", ":")).encode()
+        try:
+            return await self._send(call, headers, deadline_s)
+        except Unauthorized:
+            await self._refresh(headers)
+            again = self._headers()
+            if again == headers:
+                raise
+            return await self._send(call, again, deadline_s)
+
+    async def _refresh(self, refused: dict[str, str]) -> None:
+        """Reload the credentials, unless another request has done so already."""
+        async with self._refreshing:
+            if self._headers() == refused:
+                # What cannot be reloaded stays as it is: the caller sees the 401.
+                with suppress(ApiError):
+                    await asyncio.to_thread(self.config.refresh)
+
+    async def _send(self, call: _Call, headers: dict[str, str], deadline_s: float) -> Object:
+        request = f"{call.method} {call.path}"
+        if call.method != "GET" and self._fence is not None and not self._fence():
+            raise NotLeader(0, "NotLeader", f"{request} not sent: this process does not hold its Lease")
+        if call.data is not None:
+            headers = headers | {"Content-Type": call.content_type}
+        timeout = aiohttp.ClientTimeout(total=max(0.001, deadline_s - time.monotonic()))
+        url = self.config.server + call.path
         try:
             async with self._open().request(
-                method, self.config.server + path, params=params, data=data, headers=headers
+                call.method, url, params=call.params, data=call.data, headers=headers, timeout=timeout
             ) as response:
                 text = await response.text()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise Unreachable(0, "Unreachable", f"{method} {self.config.server}{path}: {_text(error)}") from error
+            raise Unreachable(0, "Unreachable", f"{call.method} {url}: {_text(error)}") from error
         if response.status >= 400:
-            raise _error(response.status, text)
+            raise _error(request, response.status, text, response.headers.get("Retry-After"))
         answer: Object = _decoded(text, response.status) if text else {}
         return answer
 
@@ -226,10 +315,12 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _event(line: bytes) -> WatchEvent:
     raw = _decoded(line, 200)
-    if raw["type"] == "ERROR":
-        status = raw["object"]
-        raise error_for(int(status.get("code", 0)), status.get("reason", ""), status.get("message", ""))
-    return WatchEvent(raw["type"], raw["object"])
+    kind, obj = (raw.get("type"), raw.get("object")) if isinstance(raw, dict) else (None, None)
+    if not isinstance(kind, str) or not isinstance(obj, dict):
+        raise ApiError(200, "NotAnEvent", f"a watch brought no event: {' '.join(str(line[:80]).split())}")
+    if kind == "ERROR":
+        raise error_for(int(obj.get("code", 0)), obj.get("reason", ""), obj.get("message", ""))
+    return WatchEvent(kind, obj)
 
 
 def _decoded(text: str | bytes, status: int) -> Any:
@@ -245,12 +336,16 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     return {key: value for key, value in pairs.items() if value}
 
 
-def _error(status: int, text: str) -> ApiError:
+def _error(request: str, status: int, text: str, retry_after: str | None) -> ApiError:
+    """The error of an answer; what was asked comes first where the answer does not say of what it speaks."""
     try:
         body = json.loads(text)
-        return error_for(status, str(body.get("reason", "")), str(body.get("message", text)))
+        reason, message = str(body.get("reason", "")), str(body.get("message", text))
+        known = bool(body.get("details"))
     except (json.JSONDecodeError, AttributeError):
-        return error_for(status, "", " ".join(text.split())[:300] or f"HTTP {status}")
+        reason, message, known = "", " ".join(text.split())[:300] or f"HTTP {status}", False
+    seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
+    return error_for(status, reason, message if known else f"{request}: {message}", seconds)
 
 
 def _text(error: BaseException) -> str:

@@ -7,14 +7,19 @@ class ApiError(Exception):
     """The API server refused or could not be reached.
 
     `status` is the HTTP status (0 when there was no answer), `reason` the machine-readable reason of the
-    Status object, `message` one line for people.
+    Status object, `message` one line for people, `retry_after_s` how long the server asks to wait, if it does.
     """
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class NotLeader(ApiError):
+    """A write that was not sent: this process does not hold its Lease."""
 
 
 class Unreachable(ApiError):
@@ -64,8 +69,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def error_for(status: int, reason: str, message: str) -> ApiError:
+def error_for(status: int, reason: str, message: str, retry_after_s: float | None = None) -> ApiError:
     """The error of the tree that fits an answer."""
-    if status == 409 and reason == "AlreadyExists":
-        return AlreadyExists(status, reason, message)
-    return _BY_STATUS.get(status, ApiError)(status, reason, message)
+    known = AlreadyExists if status == 409 and reason == "AlreadyExists" else _BY_STATUS.get(status, ApiError)
+    return known(status, reason, message, retry_after_s)

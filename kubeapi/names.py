@@ -6,9 +6,13 @@ LABEL_SERVICE = "roleratio.dev/service"
 LABEL_ROLE = "roleratio.dev/role"
 ANNOTATION_PAUSED = "roleratio.dev/paused"
 ANNOTATION_RESUME = "roleratio.dev/resume"
+ANNOTATION_PROFILE = "roleratio.dev/profile"
 ANNOTATION_PODS_PER_GROUP = "roleratio.dev/pods-per-group"
 ANNOTATION_GPUS_PER_POD = "roleratio.dev/gpus-per-pod"
 ANNOTATION_IMAGE_PULL_S = "localcluster.roleratio.dev/image-pull-s"
+
+# The demo's mark on what it puts into somebody else's cluster: a label (its value: the demo's namespace) and a taint.
+DEMO = "roleratio.dev/demo"
 
 ROLE_PREFILL = "prefill"
 ROLE_DECODE = "decode"
@@ -27,6 +31,7 @@ TOPOLOGY_RACK = "topology.roleratio.dev/rack"
 HOSTNAME = "kubernetes.io/hostname"
 
 GPU = "nvidia.com/gpu"
+NODE_LEASES = "kube-node-lease"
 
 SCHEDULER_NAME = "roleratio-scheduler"
 MANAGER_CONTROLLER = "roleratio-controller"

@@ -30,6 +30,7 @@ from kubeapi.errors import (
 )
 from kubeapi.kinds import LEASE, LWS, NODE, POD, PODGROUP
 from localcluster.apiserver import ApiServer
+from localcluster.kubeconfig import write_kubeconfig
 
 NS = "default"
 
@@ -137,6 +138,27 @@ async def test_a_watch_from_a_time_that_is_forgotten_is_gone(client: KubeClient)
             pass
 
 
+async def test_a_watch_ends_when_it_was_told_to(client: KubeClient) -> None:
+    listed = await client.list(LEASE, NS)
+    async with asyncio.timeout(10):
+        events = [event async for event in client.watch(LEASE, resource_version=listed.resource_version, timeout_s=1)]
+    assert events == []
+
+
+async def test_a_watch_whose_server_fell_silent_is_unreachable() -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silence = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    async with silence, asyncio.timeout(10):
+        url = f"http://127.0.0.1:{silence.sockets[0].getsockname()[1]}"
+        async with KubeClient(Config(url), field_manager="test", timeout_s=0.1) as client:
+            with pytest.raises(Unreachable):
+                async for _ in client.watch(LEASE, resource_version="1", timeout_s=1):
+                    pass
+
+
 async def test_nobody_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -154,7 +176,7 @@ async def test_a_server_that_is_no_api_server_is_one_line(stranger: str) -> None
         with pytest.raises(ApiError, match="not from an API server: <html> welcome") as wrong:
             await client.get(LEASE, "a", NS)
         assert wrong.value.reason == "NotJSON"
-        with pytest.raises(ApiError, match="<html> welcome") as broken:
+        with pytest.raises(ApiError, match=r"^GET /apis/coordination.*/leases/broken: <html> welcome") as broken:
             await client.get(LEASE, "broken", NS)
         assert broken.value.status == 503
         with pytest.raises(ApiError, match="not from an API server"):
@@ -169,7 +191,7 @@ async def test_the_client_is_used_inside_its_context() -> None:
 
 def test_a_kubeconfig_as_kubectl_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "kubeconfig"
-    ApiServer(port=4711).write_kubeconfig(path)
+    write_kubeconfig("http://127.0.0.1:4711", path)
     loaded = load_config(path)
     assert (loaded.server, loaded.authorization(), loaded.ssl_context) == ("http://127.0.0.1:4711", None, None)
     config = json.loads(path.read_text())
