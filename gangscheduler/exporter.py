@@ -1,38 +1,73 @@
-"""What the scheduler shows over HTTP: /metrics, /healthz and /v1/verdicts.
+"""What the scheduler shows over HTTP: /metrics, /healthz, /readyz and /v1/verdicts.
 
-Rule: numbers come from the last cycle's verdicts; a PodGroup that is gone leaves no series behind.
+Rules:
+1. Numbers come from the last cycle's verdicts; a PodGroup that is gone leaves no series behind.
+2. /healthz says whether the loop turns, /readyz whether it sees the cluster; a scheduler that stands by is ready.
+3. No label has a name that a scrape adds (namespace, pod, service, ...): Prometheus would rename it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gangscheduler.model import Verdicts
 
-GROUP_LABELS = ("podgroup", "service", "role")
+_CYCLE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+GROUP_LABELS = ("target_namespace", "target_service", "podgroup", "role")
+
+
+class State(Protocol):
+    """What the scheduler says of itself, each in one line; no problem is the empty string."""
+
+    def problem(self) -> str:
+        """Why it can bind nothing."""
+
+    def stalled(self) -> str:
+        """Why it should be started anew."""
+
+    def standing(self) -> str:
+        """Whether it leads."""
+
+    def leads(self) -> bool:
+        """Whether it may bind."""
 
 
 class Exporter:
     """The metrics, and the last verdicts as JSON."""
 
-    def __init__(self, problem: Callable[[], str]) -> None:
-        """`problem` says in one line why the scheduler is not healthy; empty = it is."""
-        self._problem = problem
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._registry = CollectorRegistry()
         self._verdicts = Verdicts()
         name = "roleratio_scheduler"
         registry = self._registry
-        self.cycle_s = Histogram(f"{name}_cycle_seconds", "Time of a cycle without its bindings.", registry=registry)
+        self.cycle_s = Histogram(
+            f"{name}_cycle_seconds",
+            "Time of a cycle without its bindings.",
+            buckets=_CYCLE_BUCKETS_S,
+            registry=registry,
+        )
         self.bindings = Counter(f"{name}_bindings", "Bindings sent.", ("result",), registry=registry)
+        for result in ("bound", "failed"):
+            self.bindings.labels(result)  # From zero: Prometheus sees no increase in a counter's first value.
+        leader = Gauge(f"{name}_leader", "1 while this process may bind.", registry=registry)
+        leader.set_function(lambda: float(state.leads()))
         self._groups = Gauge(
             f"{name}_groups",
             "TP groups of a PodGroup: desired, admitted, placeable, floor.",
             (*GROUP_LABELS, "state"),
+            registry=registry,
+        )
+        self._verdict = Gauge(
+            f"{name}_verdict",
+            "1 for the reason of a PodGroup's verdict, and the resource that limits it.",
+            (*GROUP_LABELS, "reason", "limiting_resource"),
             registry=registry,
         )
         self._waiting = Gauge(
@@ -43,6 +78,7 @@ class Exporter:
         """Take over a cycle's verdicts."""
         self._verdicts = verdicts
         self._groups.clear()
+        self._verdict.clear()
         self._waiting.clear()
         for group in verdicts.groups:
             states = {
@@ -51,8 +87,11 @@ class Exporter:
                 "placeable": group.placeable_now,
                 "floor": group.floor,
             }
+            namespace, _, podgroup = group.name.partition("/")
+            labels = (namespace, group.service, podgroup, group.role)
             for state, value in states.items():
-                self._groups.labels(group.name, group.service, group.role, state).set(value)
+                self._groups.labels(*labels, state).set(value)
+            self._verdict.labels(*labels, group.reason, group.limiting_resource).set(1)
         for waiting in verdicts.waiting:
             self._waiting.labels(str(waiting.reason)).inc()
 
@@ -62,6 +101,7 @@ class Exporter:
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/v1/verdicts", self._show)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
@@ -75,11 +115,17 @@ class Exporter:
         return web.Response(body=generate_latest(self._registry), content_type="text/plain", charset="utf-8")
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        problem = self._problem()
-        return web.Response(text=problem or "ok", status=503 if problem else 200)
+        return _answer(self._state.stalled())
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        return _answer(self._state.problem(), self._state.standing())
 
     async def _show(self, request: web.Request) -> web.Response:
         groups = [dataclasses.asdict(group) | {"message": group.message} for group in self._verdicts.groups]
         bindings = [binding._asdict() for binding in self._verdicts.bindings]
         waiting = [dataclasses.asdict(one) for one in self._verdicts.waiting]
         return web.json_response({"groups": groups, "bindings": bindings, "waiting": waiting})
+
+
+def _answer(problem: str, fine: str = "ok") -> web.Response:
+    return web.Response(text=problem or fine, status=503 if problem else 200)

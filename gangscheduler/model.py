@@ -91,7 +91,8 @@ class Pod:
     """A pod that is not finished. `group` is its PodGroup's key, `tp_group` its TP group's key within it.
 
     `size` is the number of pods of its TP group. `ours` = we schedule it; `gated` = it must not be placed
-    yet; `unsupported` names a constraint that this scheduler does not honour, so it must not place the pod.
+    yet; `unsupported` names a constraint that this scheduler does not honour, so it must not place the pod;
+    `undoable` = it sits on a node, has never started, and a controller makes it again when it is gone.
     """
 
     key: str
@@ -102,6 +103,7 @@ class Pod:
     ours: bool = True
     gated: bool = False
     unsupported: str = ""
+    undoable: bool = False
     group: str = ""
     tp_group: str = ""
     size: int = 1

@@ -3,12 +3,11 @@
 Rules:
 1. Something is written only when it says something new; the same cycle twice writes once.
 2. One event object per pod and reason; repeats raise its count.
-3. A write that fails is tried again by the next cycle that finds it missing; it never stops scheduling.
+3. A condition that could not be written is tried again RETRY_S later; it never stops scheduling.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,27 +15,30 @@ from datetime import UTC, datetime
 from gangscheduler.model import Binding, Reason, Verdict, Waiting
 from kubeapi import kinds
 from kubeapi.client import KubeClient, Object
-from kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
+from kubeapi.errors import ApiError, Conflict, NotFound
+from kubeapi.events import About, tell
 
 log = logging.getLogger("gangscheduler")
 
 INITIALLY_SCHEDULED = "PodGroupInitiallyScheduled"
 PLACEABLE = "RoleRatioPlaceable"
 WAIT_BEFORE_REPORT_S = 1.0
+RETRY_S = 10.0
 
 
 class Reporter:
     """Writes conditions and events through one client; remembers what it said, by uid."""
 
-    def __init__(self, client: KubeClient, component: str) -> None:
+    def __init__(self, client: KubeClient) -> None:
         self._client = client
-        self._component = component
         self._sent: dict[tuple[str, str], object] = {}
+        self._failed_s: dict[tuple[str, str], float] = {}
         self._waits_since: dict[str, float] = {}
 
     def forget(self, alive: set[str]) -> None:
         """Drop what was said about objects that are gone."""
         self._sent = {key: said for key, said in self._sent.items() if key[0] in alive}
+        self._failed_s = {key: since for key, since in self._failed_s.items() if key[0] in alive}
         self._waits_since = {uid: since for uid, since in self._waits_since.items() if uid in alive}
 
     async def podgroup(self, verdict: Verdict, group: Object, now_s: float) -> None:
@@ -45,16 +47,17 @@ class Reporter:
         new = dict(old)
         for condition in _group_conditions(verdict, old, now_s):
             new[condition["type"]] = condition
-        version = meta["resourceVersion"]
-        if new == old or self._sent.get((verdict.uid, "status")) == (version, new):
+        version, key = meta["resourceVersion"], (verdict.uid, "status")
+        if new == old or self._sent.get(key) == (version, new) or self._rests(key, now_s):
             return
-        self._sent[verdict.uid, "status"] = (version, new)
+        self._sent[key] = (version, new)
         body = {"metadata": {"resourceVersion": version}, "status": {"conditions": list(new.values())}}
         try:
             await self._client.patch(kinds.PODGROUP, meta["name"], meta.get("namespace"), body, subresource="status")
         except (Conflict, NotFound):
             return
         except ApiError as error:
+            self._failed(key, now_s)
             log.warning("podgroup %s: status not written: %s", verdict.name, error)
 
     async def waiting(self, waiting: Waiting, pod: Object, now_s: float) -> None:
@@ -64,9 +67,10 @@ class Reporter:
         """
         if now_s - self._waits_since.setdefault(waiting.uid, now_s) < WAIT_BEFORE_REPORT_S:
             return
-        if self._sent.get((waiting.uid, "waiting")) == waiting.message:
+        key = (waiting.uid, "waiting")
+        if self._sent.get(key) == waiting.message or self._rests(key, now_s):
             return
-        self._sent[waiting.uid, "waiting"] = waiting.message
+        self._sent[key] = waiting.message
         condition = {
             "type": "PodScheduled",
             "status": "False",
@@ -74,8 +78,9 @@ class Reporter:
             "message": waiting.message,
             "lastTransitionTime": _stamp(now_s),
         }
-        if not _says(_conditions(pod).get("PodScheduled"), condition):
-            await self._pod_condition(pod, condition)
+        if not _says(_conditions(pod).get("PodScheduled"), condition) and not await self._pod_condition(pod, condition):
+            self._failed(key, now_s)
+            return
         await self._event(pod, "Warning", "FailedScheduling", str(waiting.reason), waiting.message, now_s)
 
     async def scheduled(self, binding: Binding, pod: Object, now_s: float) -> None:
@@ -83,7 +88,20 @@ class Reporter:
         message = f"Successfully assigned {binding.pod} to {binding.node}"
         await self._event(pod, "Normal", "Scheduled", "Scheduled", message, now_s)
 
-    async def _pod_condition(self, pod: Object, condition: Object) -> None:
+    async def undone(self, pod: Object, message: str, now_s: float) -> None:
+        """The event of a pod that is taken off its node, because the rest of its TP group or gang has no place."""
+        await self._event(pod, "Warning", "GangUndone", "GangUndone", message, now_s)
+
+    def _rests(self, key: tuple[str, str], now_s: float) -> bool:
+        return now_s - self._failed_s.get(key, -RETRY_S) < RETRY_S
+
+    def _failed(self, key: tuple[str, str], now_s: float) -> None:
+        """Nothing was said after all."""
+        self._sent.pop(key, None)
+        self._failed_s[key] = now_s
+
+    async def _pod_condition(self, pod: Object, condition: Object) -> bool:
+        """Whether it was written, or the pod has moved on."""
         meta = pod["metadata"]
         body = {"metadata": {"uid": meta["uid"]}, "status": {"conditions": [condition]}}
         try:
@@ -96,36 +114,15 @@ class Reporter:
                 subresource="status",
             )
         except (Conflict, NotFound):
-            return
+            return True
         except ApiError as error:
             log.warning("pod %s/%s: condition not written: %s", meta["namespace"], meta["name"], error)
+            return False
+        return True
 
     async def _event(self, pod: Object, kind: str, reason: str, code: str, message: str, now_s: float) -> None:
-        """Create the event of this pod and code, or raise its count."""
-        meta = pod["metadata"]
-        digest = hashlib.sha256(f"{meta['uid']} {reason} {code}".encode()).hexdigest()[:16]
-        name, now = f"{meta['name']}.{digest}", _stamp(now_s)
-        body = {
-            "metadata": {"name": name, "namespace": meta["namespace"]},
-            "involvedObject": _reference(pod),
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "count": 1,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "source": {"component": self._component},
-            "reportingComponent": self._component,
-        }
-        try:
-            try:
-                await self._client.create(kinds.EVENT, body, meta["namespace"])
-            except AlreadyExists:
-                old = await self._client.get(kinds.EVENT, name, meta["namespace"])
-                again = {"count": int(old.get("count", 1)) + 1, "lastTimestamp": now, "message": message}
-                await self._client.patch(kinds.EVENT, name, meta["namespace"], again)
-        except ApiError as error:
-            log.warning("event %s of pod %s/%s not written: %s", reason, meta["namespace"], meta["name"], error)
+        about, warning = About.of(kinds.POD, pod), kind == "Warning"
+        await tell(self._client, about, reason, message, now_s=now_s, warning=warning, code=code)
 
 
 def _group_conditions(verdict: Verdict, old: Mapping[str, Object], now_s: float) -> list[Object]:
@@ -156,12 +153,6 @@ def _conditions(obj: Object) -> dict[str, Object]:
 
 def _says(old: Mapping[str, object] | None, new: Mapping[str, object]) -> bool:
     return old is not None and all(old.get(key) == new[key] for key in ("status", "reason", "message"))
-
-
-def _reference(pod: Object) -> Object:
-    meta = pod["metadata"]
-    fields = {key: meta[key] for key in ("namespace", "name", "uid", "resourceVersion") if key in meta}
-    return {"apiVersion": "v1", "kind": "Pod"} | fields
 
 
 def _stamp(now_s: float) -> str:

@@ -187,6 +187,7 @@ def _pod(raw: Object, scheduler_name: str) -> Pod:
         ours=spec.get("schedulerName") == scheduler_name,
         gated=bool(spec.get("schedulingGates")),
         unsupported=unsupported,
+        undoable=_undoable(raw),
         group=f"{namespace}/{group}" if group else "",
         tp_group=(labels.get(names.LWS_GROUP_KEY) if group else None) or key,
         size=_size(meta) if group else 1,
@@ -196,6 +197,21 @@ def _pod(raw: Object, scheduler_name: str) -> Pod:
         priority=int(spec.get("priority") or 0),
         created_s=_seconds(meta),
     )
+
+
+def _undoable(raw: Object) -> bool:
+    """Nothing of it has ever run, as far as its status tells, and it has a controller."""
+    meta, status = raw["metadata"], raw.get("status") or {}
+    if not raw["spec"].get("nodeName") or status.get("phase") != "Pending":
+        return False
+    containers = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+    owned = any(owner.get("controller") for owner in meta.get("ownerReferences") or ())
+    return owned and not any(_has_run(container) for container in containers)
+
+
+def _has_run(container: Object) -> bool:
+    states = (container.get("state") or {}).keys() | (container.get("lastState") or {}).keys()
+    return bool(container.get("restartCount") or states & {"running", "terminated"})
 
 
 def _unsupported(spec: Object) -> str:

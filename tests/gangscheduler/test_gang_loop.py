@@ -184,8 +184,9 @@ async def test_it_leaves_foreign_pods_alone_and_serves_its_verdicts(config: Conf
         said = await until(decided)
         assert said["default/decode"]["reason"] == "Fits"
         assert (await places(client))["other-0"] == ""
-        async with http.get("/healthz") as answer:
-            assert (answer.status, await answer.text()) == (200, "ok")
+        for page in ("/healthz", "/readyz"):
+            async with http.get(page) as answer:
+                assert (answer.status, await answer.text()) == (200, "ok")
 
         async def counted() -> bool:
             async with http.get("/metrics") as answer:
@@ -194,25 +195,31 @@ async def test_it_leaves_foreign_pods_alone_and_serves_its_verdicts(config: Conf
         await until(counted)
         async with http.get("/metrics") as answer:
             text = await answer.text()
-        line = 'roleratio_scheduler_groups{podgroup="default/decode",role="decode",service="",state="admitted"} 1.0'
-        assert line in text
+        mine = 'target_namespace="default",target_service=""'
+        groups = 'roleratio_scheduler_groups{podgroup="decode",role="decode",state="admitted",'
+        verdict = 'roleratio_scheduler_verdict{limiting_resource="",podgroup="decode",reason="Fits",role="decode",'
+        assert groups + mine + "} 1.0" in text
+        assert verdict + mine + "} 1.0" in text
+        assert "roleratio_scheduler_leader 1.0" in text, "without a Lease it always leads"
 
 
-async def test_without_an_api_server_it_is_unhealthy_and_says_why() -> None:
+async def test_without_an_api_server_it_is_not_ready_and_says_why_but_need_not_be_restarted() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = Config(server="http://127.0.0.1:9")
     async with scheduling(config, http_port=port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
 
-        async def unhealthy() -> str:
+        async def unready() -> str:
             with suppress(aiohttp.ClientConnectorError):
-                async with http.get("/healthz") as answer:
+                async with http.get("/readyz") as answer:
                     text = await answer.text()
                     return text if answer.status == 503 and "cannot watch" in text else ""
             return ""
 
-        assert "127.0.0.1:9" in await until(unhealthy)
+        assert "127.0.0.1:9" in await until(unready)
+        async with http.get("/healthz") as answer:
+            assert answer.status == 200
 
 
 async def test_a_taken_port_ends_it(config: Config) -> None:
