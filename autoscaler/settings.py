@@ -4,12 +4,18 @@ Rules:
 1. Keys are camelCase in YAML, as everywhere in Kubernetes; the unit comes last.
 2. An unknown key is an error, never ignored. All problems are reported at once.
 3. Numbers that decide anything have a default that is safe in production.
+4. The CustomResourceDefinition is made from this file (`autoscaler.crd`): a docstring is what `kubectl explain`
+   prints, and a `Rule` is kept here and by the API server, in the same words.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,107 +25,182 @@ from autoscaler.errors import UserError
 from policies.model import Role
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What several fields must be together: for Python, and as CEL for the API server.
+
+    `{key}` in the message stands for that key's value, `{a.b}` for one further down.
+    """
+
+    holds: Callable[[Any], bool]
+    cel: str
+    message: str
+
+    PLACE: ClassVar = re.compile(r"\{([\w.]+)\}")
+
+    def text(self, data: Any) -> str:
+        """The message about `data`, the model as YAML would have it."""
+        return self.PLACE.sub(lambda found: f"{_at(data, found[1]):g}", self.message)
 
 
-class Slo(_Model):
+class Model(BaseModel):
+    """A part of the object, with the rules that its fields keep together."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> Self:
+        for rule in self.rules:
+            if not rule.holds(self):
+                raise ValueError(rule.text(self.model_dump(by_alias=True)))
+        return self
+
+
+class Mode(StrEnum):
+    """What the controller does with its decisions."""
+
+    OFF = "Off"
+    DRY_RUN = "DryRun"
+    ACTIVE = "Active"
+
+
+class Slo(Model):
     """A latency objective: `percentile` % of the samples within `targetMs`."""
 
     percentile: float = Field(95, gt=0, lt=100)
+    """Share of the samples, in %, that must be within the target."""
     target_ms: float = Field(gt=0)
+    """The target, in milliseconds."""
 
 
-class Slos(_Model):
+class Slos(Model):
     """TTFT and ITL as a user of the service sees them."""
 
     ttft: Slo = Slo(target_ms=2000)
+    """Time to first token, from a request's arrival at the router or gateway."""
     itl: Slo = Slo(target_ms=60)
+    """Time between two tokens of one answer."""
 
 
-class RatioBand(_Model):
+class RatioBand(Model):
     """Allowed prefill groups per decode group. Open by default: the work decides."""
 
     min: float = Field(0.0, ge=0)
+    """Fewest prefill groups per decode group."""
     max: float = Field(1000.0, gt=0)
+    """Most prefill groups per decode group."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min:g} is above max {self.max:g}: swap them or widen the band")
-        return self
+    rules = (
+        Rule(
+            lambda band: band.min <= band.max,
+            "self.min <= self.max",
+            "min {min} is above max {max}: swap them or widen the band",
+        ),
+    )
 
 
-class RoleSettings(_Model):
-    """Bounds and behaviour of one role.
-
-    minGroups, maxGroups: TP groups. scaleDownStabilizationS: shrink only to the largest proposal of this window.
-    coldStartS: used until the fleet has shown its own. maxNumSeqs: sequences that one group runs at once
-    (decode), when the engines are configured below the profile's limit.
-    """
+class RoleSettings(Model):
+    """Bounds and behaviour of one role. Groups are TP groups, all ranks of one engine, never pods."""
 
     min_groups: int = Field(1, ge=1)
+    """Fewest TP groups."""
     max_groups: int = Field(8, ge=1)
+    """Most TP groups."""
     scale_down_stabilization_s: float = Field(300, ge=0)
+    """Shrink only to the largest proposal of this many seconds."""
     scale_up_stabilization_s: float = Field(0, ge=0)
+    """Grow only to the smallest proposal of this many seconds."""
     cold_start_s: float = Field(120, gt=0)
+    """Seconds from a group's creation until it serves; used until the fleet has shown its own."""
     max_num_seqs: int | None = Field(None, ge=1)
+    """Sequences that one group runs at once (decode), where the engines are set below the profile's limit."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_groups > self.max_groups:
-            raise ValueError(
-                f"minGroups {self.min_groups} is above maxGroups {self.max_groups}: raise maxGroups or lower minGroups"
-            )
-        return self
+    rules = (
+        Rule(
+            lambda role: role.min_groups <= role.max_groups,
+            "self.minGroups <= self.maxGroups",
+            "minGroups {minGroups} is above maxGroups {maxGroups}: raise maxGroups or lower minGroups",
+        ),
+    )
 
 
-class MetricsSettings(_Model):
-    """Where signals come from: a Prometheus, or each pod's own metrics page. staleAfterS: older samples are missing."""
+class MetricsSettings(Model):
+    """Where signals come from: a Prometheus, or each pod's own metrics page."""
 
     prometheus_url: str | None = Field(None, pattern=r"^https?://")
+    """A Prometheus that scrapes the service; without one, the controller reads the pods' own pages."""
     stale_after_s: float = Field(30, gt=0)
+    """A sample that is older is missing, not zero."""
     scrape_timeout_s: float = Field(2, gt=0)
+    """Seconds to wait for one page or query."""
     window_s: float = Field(15, ge=2)
+    """Seconds over which rates are measured."""
 
 
-class Spec(_Model):
+class Spec(Model):
     """One service and how it is scaled."""
 
     service: str = Field(pattern=r"^[a-z0-9A-Z]([-a-z0-9A-Z_.]{0,61}[a-z0-9A-Z])?$")
-    mode: Literal["live", "dry-run"] = "live"
-    profile: str
-    slo: Slos = Field(default_factory=Slos)
+    """Value of the label roleratio.dev/service on the service's workloads, in this object's namespace."""
+    mode: Mode = Mode.DRY_RUN
+    """Off: left alone. DryRun: decide and tell, write nothing. Active: scale."""
+    profile: str = Field(min_length=1)
+    """How fast the engines are: the name of a profile that is shipped, or a file that the controller can read."""
+    slo: Slos = Slos()
+    """The latencies to keep."""
     gpu_budget: int = Field(ge=1)
+    """GPUs that both roles together may use, at every moment."""
     ratio_band: RatioBand = RatioBand()
+    """Allowed prefill groups per decode group."""
     prefill: RoleSettings = RoleSettings()
+    """The prefill role."""
     decode: RoleSettings = RoleSettings()
+    """The decode role."""
     metrics: MetricsSettings = MetricsSettings()
+    """Where signals come from."""
     sync_period_s: float = Field(5, gt=0)
+    """Seconds between two decisions."""
     manual_hold_s: float = Field(1800, ge=0)
+    """How long a number that somebody else wrote is kept, in seconds; 0: not at all."""
     forecast_quantile: float = Field(0.9, gt=0.5, lt=1)
+    """The quantile of the forecast demand to size for."""
     minimum_settle_s: float = Field(2, ge=0)
+    """Seconds that a scheduler gets to see a lowered gang minimum before replicas go."""
 
-    @model_validator(mode="after")
-    def _scrape_within_sync(self) -> Self:
-        if self.metrics.scrape_timeout_s >= self.sync_period_s:
-            raise ValueError(
-                f"metrics.scrapeTimeoutS {self.metrics.scrape_timeout_s:g} is not below syncPeriodS "
-                f"{self.sync_period_s:g}: lower it, or a pod that hangs delays the next tick"
-            )
-        return self
+    rules = (
+        Rule(
+            lambda spec: spec.metrics.scrape_timeout_s < spec.sync_period_s,
+            "self.metrics.scrapeTimeoutS < self.syncPeriodS",
+            "metrics.scrapeTimeoutS {metrics.scrapeTimeoutS} is not below syncPeriodS {syncPeriodS}: lower it, "
+            "or a pod that hangs delays the next tick",
+        ),
+        Rule(
+            lambda spec: spec.prefill.min_groups + spec.decode.min_groups <= spec.gpu_budget,
+            "self.prefill.minGroups + self.decode.minGroups <= self.gpuBudget",
+            "gpuBudget {gpuBudget} cannot hold prefill.minGroups {prefill.minGroups} and decode.minGroups "
+            "{decode.minGroups} at one GPU a group: raise gpuBudget or lower a minimum",
+        ),
+    )
 
     @property
     def writes(self) -> bool:
         """Whether steps are carried out; otherwise they are only told."""
-        return self.mode == "live"
+        return self.mode is Mode.ACTIVE
 
     def role(self, role: Role) -> RoleSettings:
         """The settings of one role."""
         return self.prefill if role is Role.PREFILL else self.decode
 
 
-class Metadata(_Model):
+class Metadata(Model):
     """Name and namespace of the object; the service's workloads live in the same namespace."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -127,7 +208,7 @@ class Metadata(_Model):
     namespace: str = "default"
 
 
-class Settings(_Model):
+class Settings(Model):
     """A RoleRatioAutoscaler object."""
 
     api_version: Literal["roleratio.dev/v1alpha1"] = "roleratio.dev/v1alpha1"
@@ -136,8 +217,10 @@ class Settings(_Model):
     spec: Spec
 
     def without_writes(self) -> Settings:
-        """The same settings for a dry run."""
-        return self.model_copy(update={"spec": self.spec.model_copy(update={"mode": "dry-run"})})
+        """The same settings, of which nothing is carried out."""
+        if not self.spec.writes:
+            return self
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"mode": Mode.DRY_RUN})})
 
 
 def load_settings(path: Path) -> Settings:
@@ -170,3 +253,9 @@ def _line(source: str, problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     value = "" if isinstance(problem["input"], dict) else f" {problem['input']!r}:"
     return f"{source}: {key}:{value} {message[0].lower() + message[1:]}"
+
+
+def _at(data: Any, path: str) -> Any:
+    for key in path.split("."):
+        data = data[key]
+    return data

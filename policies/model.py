@@ -45,13 +45,14 @@ class Pair:
 
 
 class Stage(StrEnum):
-    """Where in a tick a reason arose."""
+    """Where in a tick a reason arose; `act` is what the cluster said afterwards."""
 
     OBSERVE = "observe"
     FORECAST = "forecast"
     SIZE = "size"
     DECIDE = "decide"
     PLAN = "plan"
+    ACT = "act"
 
 
 class Code(StrEnum):
@@ -94,6 +95,10 @@ class Code(StrEnum):
     WAIT_BUDGET = "WaitBudget"
     WAIT_READY = "WaitReady"
     NO_WORKLOAD = "NoWorkload"
+    SPEC_INVALID = "SpecInvalid"
+    SERVICE_CLAIMED = "ServiceClaimed"
+    SWITCHED_OFF = "SwitchedOff"
+    WRITE_REFUSED = "WriteRefused"
 
 
 Detail = Mapping[str, str | float | int | bool]

@@ -11,17 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from autoscaler.model import RoleFleet, Step
 from kubeapi import kinds
 from kubeapi.client import KubeClient, Object
+from kubeapi.events import About, tell
 from kubeapi.kinds import Kind
 from policies.model import Reason, Role, Stage
 
 WORKLOAD_KINDS = {"LeaderWorkerSet": kinds.LWS, "Deployment": kinds.DEPLOYMENT}
-EVENT_MESSAGE_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,11 @@ def patch_for(step: Step, fleet: RoleFleet) -> Patch:
     else:
         path = "/spec/schedulingPolicy/gang/minCount"
         kind, name, subresource = kinds.PODGROUP, fleet.pod_group or "", None
+    # A Scale at zero has no such field: the API leaves zero out.
+    before, write = (step.before, "replace") if step.before else (None, "add")
     body: list[Object] = [
-        {"op": "test", "path": path, "value": step.before},
-        {"op": "replace", "path": path, "value": step.after},
+        {"op": "test", "path": path, "value": before},
+        {"op": write, "path": path, "value": step.after},
     ]
     return Patch(kind, fleet.namespace, name, subresource, body)
 
@@ -70,25 +70,5 @@ async def record(
     client: KubeClient, fleet: RoleFleet, reason: str, message: str, *, warning: bool, now_s: float
 ) -> None:
     """Write an Event on a workload."""
-    moment = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    kind = WORKLOAD_KINDS[fleet.kind]
-    body: dict[str, Any] = {
-        "metadata": {"generateName": f"{fleet.name}.", "namespace": fleet.namespace},
-        "involvedObject": {
-            "apiVersion": kind.api_version,
-            "kind": fleet.kind,
-            "namespace": fleet.namespace,
-            "name": fleet.name,
-            "uid": fleet.uid,
-        },
-        "reason": reason,
-        "message": message[:EVENT_MESSAGE_MAX],
-        "type": "Warning" if warning else "Normal",
-        "source": {"component": client.field_manager},
-        "reportingComponent": client.field_manager,
-        "reportingInstance": client.field_manager,
-        "firstTimestamp": moment,
-        "lastTimestamp": moment,
-        "count": 1,
-    }
-    await client.create(kinds.EVENT, body, fleet.namespace)
+    about = About(WORKLOAD_KINDS[fleet.kind], fleet.namespace, fleet.name, fleet.uid)
+    await tell(client, about, reason, message, now_s=now_s, warning=warning)

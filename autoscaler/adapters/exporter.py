@@ -1,4 +1,4 @@
-"""The controller's own HTTP pages: `/metrics`, `/healthz` and `/v1/status`.
+"""The controller's own HTTP pages: `/metrics`, `/healthz`, `/readyz` and `/v1/status`.
 
 Rules:
 1. What is not known is absent: a desired count never echoes the current one.
@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -35,9 +36,16 @@ _GAUGES = {
     "floor_groups": ("TP groups that the gang minimum should protect", _ROLE),
     "current_groups": ("TP groups that the workload asks for", _ROLE),
     "ready_groups": ("TP groups with all ranks ready", _ROLE),
+    "present_groups": ("TP groups that hold GPUs: any pod is left, draining ones included", _ROLE),
+    "fit_groups": ("TP groups that could be placed beside all that exist; absent while that is not known", _ROLE),
+    "group_limit": ("Bounds of the role's TP groups", (*_ROLE, "bound")),
     "min_count_pods": ("The PodGroup's minimum", _ROLE),
     "gpus_per_group": ("GPUs of one TP group; absent while that is not known", _ROLE),
     "cold_start_seconds": ("Time from asking for a group to its being ready, as measured", _ROLE),
+    "running_requests": ("Requests in the batches of the role's workers", _ROLE),
+    "waiting_requests": ("Requests that wait on the role's workers", _ROLE),
+    "deferred_requests": ("Those of the waiting requests whose KV has not come over yet", _ROLE),
+    "kv_usage_ratio": ("KV cache in use, 0 to 1: the mean of the role's workers", _ROLE),
     "demand_requests_per_second": ("Requests that arrived", _SERVICE),
     "demand_tokens_per_second": (
         "Offered work of the role: prompt tokens for prefill, output tokens for decode",
@@ -46,7 +54,10 @@ _GAUGES = {
     "forecast_tokens_per_second": ("Offered work one cold start ahead", (*_ROLE, "quantile")),
     "latency_seconds": ("The SLO's percentile as users saw it", (*_SERVICE, "objective")),
     "latency_target_seconds": ("The SLO's target", (*_SERVICE, "objective")),
+    "attained_target_ratio": ("Share of the samples that the SLO wants within its target", (*_SERVICE, "objective")),
     "attained_ratio": ("Share of the samples within the SLO's target", (*_SERVICE, "objective")),
+    "ratio_limit": ("Prefill groups per decode group: the band's bounds", (*_SERVICE, "bound")),
+    "mode": ("1 for the mode that the service is in", (*_SERVICE, "mode")),
     "gpu_budget": ("GPUs that both roles together may use", _SERVICE),
     "failed_sources": ("Pods or queries that gave no sample", _SERVICE),
     "condition": ("1 for the status that a condition has, 0 for the others", (*_SERVICE, "type", "status")),
@@ -58,14 +69,27 @@ _Labelled = tuple[str, tuple[str, ...], Number]
 
 
 class Exporter:
-    """Serves what the controller last decided. `clock` is a monotonic clock in seconds."""
+    """Serves what the controller last decided.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `clock` is a monotonic clock in seconds. `problem` says why the cluster cannot be seen, or nothing; `leads`
+    whether this process may write.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        problem: Callable[[], str] = lambda: "",
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._clock = clock
+        self._problem = problem
         self._last: dict[str, tuple[Status, float]] = {}
         self._runner: web.AppRunner | None = None
         self._registry = CollectorRegistry()
         self._registry.register(_Latest(self._last))
+        leader = Gauge(f"{_PREFIX}leader", "1 while this process may write", registry=self._registry)
+        leader.set_function(lambda: float(leads()))
         reason_labels = (*_SERVICE, "role", "stage", "code")
         self._reasons = Counter(
             f"{_PREFIX}reasons", "Reasons given in decisions", reason_labels, registry=self._registry
@@ -83,8 +107,10 @@ class Exporter:
     def observe(self, settings: Settings, observation: Observation, decision: Decision, tick_s: float) -> None:
         """Take note of one tick."""
         status = Status.of(settings, observation, decision)
-        self._last[status.service] = (status, self._clock())
         service = _service(status)
+        if status.service not in self._last:
+            self._count_from_zero(service)
+        self._last[status.service] = (status, self._clock())
         self._ticks.labels(*service).observe(tick_s)
         for reason in decision.why:
             self._reasons.labels(*service, reason.role or "", reason.stage, reason.code).inc()
@@ -92,11 +118,21 @@ class Exporter:
             direction = "up" if step.after > step.before else "down"
             self._steps.labels(*service, step.role, step.kind, direction).inc()
 
+    def forget(self, settings: Settings) -> None:
+        """The service is no longer decided on here: no gauge, no status, and no health may speak of it."""
+        self._last.pop(f"{settings.metadata.namespace}/{settings.spec.service}", None)
+
+    def _count_from_zero(self, service: tuple[str, str]) -> None:
+        """A counter that first appears as 1 has no increase that Prometheus could see."""
+        for role, kind, direction in product(ROLES, ("replicas", "min_count"), ("up", "down")):
+            self._steps.labels(*service, role, kind, direction)
+
     async def start(self, host: str, port: int) -> int:
         """Serve, and return the port (a free one for 0). Raises UserError if it is taken."""
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/v1/status", self._status)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -126,6 +162,10 @@ class Exporter:
                 return web.Response(status=503, text=f"{name}: no decision for {now_s - at_s:.0f} s\n")
         return web.Response(text="ok\n")
 
+    async def _readyz(self, _: web.Request) -> web.Response:
+        problem = self._problem()
+        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
+
     async def _status(self, _: web.Request) -> web.Response:
         return web.json_response({"services": {name: to_json(status) for name, (status, _) in self._last.items()}})
 
@@ -153,6 +193,10 @@ def _service(status: Status) -> tuple[str, str]:
 
 def _of_service(status: Status) -> Iterator[_Labelled]:
     service, signals, slo = _service(status), status.decision.signals, status.settings.spec.slo
+    band = status.settings.spec.ratio_band
+    yield "ratio_limit", (*service, "min"), band.min
+    yield "ratio_limit", (*service, "max"), band.max
+    yield "mode", (*service, status.settings.spec.mode), 1
     yield "gpu_budget", service, status.settings.spec.gpu_budget
     yield "failed_sources", service, len(status.failures)
     yield "last_tick_timestamp_seconds", service, status.now_s
@@ -164,6 +208,7 @@ def _of_service(status: Status) -> Iterator[_Labelled]:
         labels = (*service, objective)
         yield "latency_seconds", labels, _scaled(seen.value_ms, 1e-3)
         yield "latency_target_seconds", labels, wanted.target_ms * 1e-3
+        yield "attained_target_ratio", labels, wanted.percentile / 100
         yield "attained_ratio", labels, seen.attained
     for condition in status.decision.conditions:
         for value in ("True", "False", "Unknown"):
@@ -173,7 +218,14 @@ def _of_service(status: Status) -> Iterator[_Labelled]:
 def _of_roles(status: Status) -> Iterator[_Labelled]:
     for role in ROLES:
         labels = (*_service(status), role.value)
-        yield "cold_start_seconds", labels, status.decision.signals[role].cold_start_s
+        bounds, signals = status.settings.spec.role(role), status.decision.signals[role]
+        yield "group_limit", (*labels, "min"), bounds.min_groups
+        yield "group_limit", (*labels, "max"), bounds.max_groups
+        yield "cold_start_seconds", labels, signals.cold_start_s
+        yield "running_requests", labels, signals.running
+        yield "waiting_requests", labels, signals.waiting
+        yield "deferred_requests", labels, signals.waiting_deferred
+        yield "kv_usage_ratio", labels, signals.kv_usage
         if target := status.decision.target:
             yield "desired_groups", labels, target.groups[role]
             yield "floor_groups", labels, target.floor[role]
@@ -184,6 +236,8 @@ def _of_roles(status: Status) -> Iterator[_Labelled]:
         if isinstance(fleet := status.fleet[role], RoleFleet):
             yield "current_groups", labels, fleet.replicas
             yield "ready_groups", labels, fleet.ready
+            yield "present_groups", labels, fleet.present
+            yield "fit_groups", labels, fleet.fit
             yield "min_count_pods", labels, fleet.min_pods
             yield "gpus_per_group", labels, fleet.gpus_per_group
 

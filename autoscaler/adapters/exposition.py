@@ -112,7 +112,7 @@ def router_sample(page: Page, uid: str, at_s: float, service: str) -> RouterSamp
     """What a router says of `service`. Raises PageError when it does not say it."""
     ours = {name: _of_service(series, service) for name, series in page.items()}
     if not ours.get(_ARRIVALS):
-        others = sorted({value for labels in page.get(_ARRIVALS, {}) for key, value in labels if key == "service"})
+        others = sorted({_service(labels) for labels in page.get(_ARRIVALS, {})})
         seen = f"it serves {', '.join(others)}" if others else "no such series"
         raise PageError(f"is not a router page of service {service}: {_ARRIVALS}: {seen}")
     ended = {labels: value for labels, value in ours.get(_FINISHED, {}).items() if math.isfinite(value)}
@@ -220,7 +220,12 @@ def _bound(text: str) -> float:
 
 
 def _of_service(series: Mapping[Labels, float], service: str) -> Mapping[Labels, float]:
-    return {labels: value for labels, value in series.items() if ("service", service) in labels}
+    return {labels: value for labels, value in series.items() if _service(labels) == service}
+
+
+def _service(labels: Labels) -> str:
+    """`namespace/service`, or the service alone where a router knows no namespace."""
+    return "/".join(filter(None, (_label(labels, "target_namespace"), _label(labels, "target_service"))))
 
 
 def _by_label(series: Mapping[Labels, float], key: str) -> dict[str, float]:

@@ -1,37 +1,59 @@
-"""Conditions: the lasting states that a Decision's reasons amount to."""
+"""Conditions: the lasting states that reasons amount to. The only table of them.
+
+Rules:
+1. A condition's reason is its gravest cause, in the table's order; its message holds every cause.
+2. What nobody has looked at is Unknown, never fine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from autoscaler.model import Condition, ConditionStatus
 from policies.model import Code, Reason
 
-# condition type -> (codes that set it, status when one is there, status otherwise, reason otherwise)
-_RULES: dict[str, tuple[tuple[Code, ...], ConditionStatus, ConditionStatus, str]] = {
-    "ScalingActive": ((Code.DEMAND_MISSING, Code.NO_WORKLOAD), "False", "True", "DemandKnown"),
-    "AbleToScale": ((Code.WORKLOAD_PROBLEM, Code.NO_WORKLOAD, Code.COST_UNKNOWN), "False", "True", "Ready"),
-    "ScalingLimited": (
-        (Code.BUDGET_CAPPED, Code.DOES_NOT_FIT, Code.BOUNDED, Code.WAIT_BUDGET),
-        "True",
-        "False",
-        "DesiredWithinRange",
+_STOPPED = (Code.SPEC_INVALID, Code.SERVICE_CLAIMED, Code.SWITCHED_OFF, Code.NO_WORKLOAD)
+_UNABLE = (Code.WORKLOAD_PROBLEM, Code.COST_UNKNOWN, Code.WRITE_REFUSED, Code.RESTORE_GIVEN_UP)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """`status` while one of the codes is there; the opposite, for the reason `fine`, while none is."""
+
+    codes: tuple[Code, ...]
+    status: ConditionStatus
+    fine: str
+
+
+_RULES: dict[str, _Rule] = {
+    "Ready": _Rule((*_STOPPED, *_UNABLE, Code.DEMAND_MISSING, Code.ROLE_BLIND), "False", "CanScale"),
+    "ScalingActive": _Rule((*_STOPPED, Code.DEMAND_MISSING), "False", "DemandKnown"),
+    "AbleToScale": _Rule((*_STOPPED, *_UNABLE), "False", "Able"),
+    "ScalingLimited": _Rule(
+        (Code.DOES_NOT_FIT, Code.BUDGET_CAPPED, Code.WAIT_BUDGET, Code.BOUNDED), "True", "DesiredWithinRange"
     ),
-    "SLOReachable": ((Code.SLO_UNREACHABLE,), "False", "True", "Reachable"),
-    "ManualHold": ((Code.MANUAL_HOLD,), "True", "False", "NoManualChange"),
-    "Paused": ((Code.PAUSED,), "True", "False", "NotPaused"),
-    "MetricsHealthy": ((Code.SCRAPE_FAILED, Code.ROLE_BLIND), "False", "True", "AllSourcesRead"),
+    "SLOReachable": _Rule((Code.SLO_UNREACHABLE,), "False", "Reachable"),
+    "Blind": _Rule((Code.HELD_BLIND, Code.ROLE_BLIND, Code.SCRAPE_FAILED), "True", "AllSourcesRead"),
+    "ForeignWriter": _Rule((Code.RESTORE_GIVEN_UP, Code.MANUAL_HOLD, Code.FIELD_RESTORED), "True", "OnlyUs"),
+    "Unplaceable": _Rule((Code.DOES_NOT_FIT,), "True", "EverythingFits"),
+    "Paused": _Rule((Code.PAUSED,), "True", "NotPaused"),
 }
+_OPPOSITE: dict[ConditionStatus, ConditionStatus] = {"True": "False", "False": "True"}
+
+TYPES = tuple(_RULES)
 
 
-def conditions(why: Sequence[Reason]) -> tuple[Condition, ...]:
-    """One condition per rule, in a fixed order; the message holds every reason that caused it."""
-    result = []
-    for kind, (codes, status, otherwise, fine) in _RULES.items():
-        causes = [reason for reason in why if reason.code in codes]
-        message = "; ".join(str(reason) for reason in causes)
-        if causes:
-            result.append(Condition(kind, status, causes[0].code.value, message))
-        else:
-            result.append(Condition(kind, otherwise, fine, ""))
-    return tuple(result)
+def conditions(why: Sequence[Reason], *, looked: bool = True) -> tuple[Condition, ...]:
+    """One condition per rule, in a fixed order. `looked`: whether the service was seen at all."""
+    return tuple(_condition(kind, rule, why, looked) for kind, rule in _RULES.items())
+
+
+def _condition(kind: str, rule: _Rule, why: Sequence[Reason], looked: bool) -> Condition:
+    causes = [reason for reason in why if reason.code in rule.codes]
+    if causes:
+        gravest = min(causes, key=lambda reason: rule.codes.index(reason.code))
+        return Condition(kind, rule.status, gravest.code.value, "; ".join(str(reason) for reason in causes))
+    if not looked:
+        return Condition(kind, "Unknown", "NotLooked", "")
+    return Condition(kind, _OPPOSITE[rule.status], rule.fine, "")

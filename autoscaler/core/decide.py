@@ -4,8 +4,9 @@
 1. bounds       minimum and maximum groups
 2. ratio        the band between the roles
 3. stabilise    windows per direction; nothing shrinks before a whole window has been seen
-4. holds        blind role, unknown cost, pause, a person's number
-5. budget       exact projection into the GPU budget; held roles are not cut
+4. bounds       again: a size outside of them is corrected at once, also when blind
+5. holds        blind role, unknown cost, pause, a person's number
+6. budget       exact projection into the GPU budget; held roles are not cut
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from policies.model import ROLES, Code, Detail, Missing, Pair, Reason, Role, Sta
 from policies.ratio import keep_ratio
 from policies.restore import WINDOW_S, Drops, look_for_drop
 from policies.stabilise import Proposals, stabilise
+
+DEFAULT_REPLICAS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,28 @@ class Decided:
 def decide(
     state: State, seen: Observation, fleet: Managed, signals: Signals, sized: Sized | None, settings: Settings
 ) -> Decided:
-    """Run the policies. Without a size (demand missing) the proposal is what there is."""
+    """Run the policies. Without a size (demand missing) the sizes are held inside their bounds."""
     spec, now_s = settings.spec, seen.now_s
     minimum = Pair(spec.prefill.min_groups, spec.decode.min_groups)
     maximum = Pair(spec.prefill.max_groups, spec.decode.max_groups)
     why: list[Reason] = []
     state, current, reasons = _dropped(state, now_s, fleet)
     why += reasons
-    state, holds, reasons = _holds(state, now_s, fleet, signals, sized, settings)
-    why += reasons
-    proposal, reasons = bound(sized.groups if sized else current, minimum, maximum)
-    why += reasons
-    proposal, reasons = keep_ratio(proposal, spec.ratio_band.min, spec.ratio_band.max, maximum)
+    state, holds, reasons = _holds(state, now_s, fleet, signals, settings)
     why += reasons
     windows = _windows(settings)
     seen_s = 0.0 if state.started_s is None else now_s - state.started_s
-    target, reasons = stabilise(proposal, current, state.proposals, now_s, **windows, seen_s=seen_s)
+    if sized is None:
+        proposal = target = current
+        why += _held_blind(signals)
+    else:
+        proposal, reasons = bound(sized.groups, minimum, maximum)
+        why += reasons
+        proposal, reasons = keep_ratio(proposal, spec.ratio_band.min, spec.ratio_band.max, maximum)
+        why += reasons
+        target, reasons = stabilise(proposal, current, state.proposals, now_s, **windows, seen_s=seen_s)
+        why += reasons
+    target, reasons = bound(target, minimum, maximum)
     why += reasons
     target, reasons = apply_holds(target, current, holds)
     why += reasons
@@ -94,7 +103,7 @@ def _remember(history: Proposals, now_s: float, pair: Pair, keep_s: float) -> tu
 
 
 def _holds(
-    state: State, now_s: float, fleet: Managed, signals: Signals, sized: Sized | None, settings: Settings
+    state: State, now_s: float, fleet: Managed, signals: Signals, settings: Settings
 ) -> tuple[State, Mapping[Role, tuple[Hold, ...]], tuple[Reason, ...]]:
     """All holds per role; the manual ones carry on in the state."""
     holds: dict[Role, tuple[Hold, ...]] = {}
@@ -103,7 +112,7 @@ def _holds(
     # In a dry run somebody else is in charge: every change is theirs, and none of them is a hold.
     hold_s = settings.spec.manual_hold_s if settings.spec.writes else 0.0
     for role in ROLES:
-        found = [*_blind(role, signals, sized), *_cost(role, fleet), *_paused(fleet[role])]
+        found = [*_blind(role, signals), *_cost(role, fleet), *_paused(fleet[role])]
         found += _given_up(state.drops[role], fleet[role])
         held = _manual(state, now_s, role, fleet[role], hold_s)
         if held is not None:
@@ -130,13 +139,15 @@ def _written(state: State, fleet: Managed, manual: Mapping[Role, Held], now_s: f
     return found | {role: state.written[role] for role in free if role in state.written}
 
 
-def _blind(role: Role, signals: Signals, sized: Sized | None) -> list[Hold]:
-    if isinstance(signals.demand, Missing) or sized is None:
-        why = signals.demand.missing if isinstance(signals.demand, Missing) else "no size"
-        return [Hold(Code.HELD_BLIND, True, True, {"why": why})]
-    if signals[role].blind:
-        return [Hold(Code.ROLE_BLIND, False, True, {"why": "no worker of this role can be read"})]
-    return []
+def _held_blind(signals: Signals) -> list[Reason]:
+    detail = {"why": signals.demand.missing if isinstance(signals.demand, Missing) else "no size"}
+    return [Reason(Stage.DECIDE, Code.HELD_BLIND, role, detail) for role in ROLES]
+
+
+def _blind(role: Role, signals: Signals) -> list[Hold]:
+    if not signals[role].blind:
+        return []
+    return [Hold(Code.ROLE_BLIND, False, True, {"why": "no worker of this role can be read"})]
 
 
 def _cost(role: Role, fleet: Managed) -> list[Hold]:
@@ -160,7 +171,7 @@ def _manual(state: State, now_s: float, role: Role, fleet: RoleFleet, hold_s: fl
         now_s=now_s,
         replicas=fleet.replicas,
         ours=state.written.get(role),
-        foreign_manager=fleet.writer.manager if fleet.writer and fleet.owner != "nobody" else None,
+        foreign_manager=fleet.writer.manager if fleet.writer and not _is_default(fleet) else None,
         written_at_s=fleet.writer.at_s if fleet.writer else fleet.created_s,
         created_s=fleet.created_s,
         resume=fleet.resume,
@@ -178,7 +189,7 @@ def _dropped(state: State, now_s: float, fleet: Managed) -> tuple[State, Pair, t
         drops[role] = look_for_drop(
             state.drops.get(role, Drops()),
             now_s,
-            unowned=own.owner == "nobody",
+            unowned=_is_default(own),
             replicas=own.replicas,
             ours=ours.replicas if ours else None,
         )
@@ -187,6 +198,11 @@ def _dropped(state: State, now_s: float, fleet: Managed) -> tuple[State, Pair, t
             detail: Detail = {"ours": ours.replicas, "found": own.replicas, "by": _who(own)}
             why.append(Reason(Stage.DECIDE, Code.FIELD_RESTORED, role, detail))
     return replace(state, drops=drops), current, tuple(why)
+
+
+def _is_default(fleet: RoleFleet) -> bool:
+    """Whether the number is nobody's. A scale to 0 leaves it unowned, too; only the default is a dropped field."""
+    return fleet.owner == "nobody" and fleet.replicas == DEFAULT_REPLICAS
 
 
 def _given_up(drops: Drops, fleet: RoleFleet) -> list[Hold]:

@@ -59,6 +59,12 @@ class Cluster:
             if cache.error and not _absent(kind, cache)
         }
 
+    def problem(self) -> str:
+        """Why the cluster cannot be seen; empty when all is fresh."""
+        unseen = [kind.plural for kind, cache in self._caches.items() if not self._settled(kind, cache)]
+        stale = [f"{what}: {why}" for what, why in self.stale().items()]
+        return "; ".join([*stale, *([f"not listed yet: {', '.join(unseen)}"] if unseen else [])])
+
     @staticmethod
     def _settled(kind: Kind, cache: Cache) -> bool:
         return cache.synced.is_set() or _absent(kind, cache)

@@ -45,11 +45,11 @@ async def run(options: ControllerOptions, on_tick: OnTick | None = None) -> int:
     whole window for it). Returns the exit code.
     """
     stop = stop_signal()
-    settings = options.settings.without_writes() if options.dry_run else options.settings
-    exporter = Exporter() if options.port is not None else None
     async with KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER) as client:
         cluster = Cluster(client)
-        service = Service(settings, options.profile, Edges(client, cluster, exporter, options.journal))
+        exporter = Exporter(problem=cluster.problem) if options.port is not None else None
+        edges = Edges(client, cluster, exporter, options.journal, dry_run=options.dry_run)
+        service = Service(options.settings, options.profile, edges)
         try:
             if exporter and options.port is not None:
                 await exporter.start(options.host, options.port)

@@ -25,14 +25,14 @@ from autoscaler.drivers.cluster import Cluster
 from autoscaler.model import Condition, Decision, Observation, RoleFleet, Samples, State, Step
 from autoscaler.settings import Settings
 from kubeapi.client import KubeClient
-from kubeapi.errors import ApiError
+from kubeapi.errors import ApiError, Forbidden
 from perfmodel.profile import Profile
-from policies.model import ROLES
+from policies.model import ROLES, Code, Reason, Stage
 
 log = logging.getLogger("roleratio.controller")
 
 # A condition worth an Event when it changes, and the status that is a warning.
-_TOLD = {"ScalingActive": "False", "AbleToScale": "False", "ManualHold": "", "Paused": "", "SLOReachable": "False"}
+_TOLD = {"ScalingActive": "False", "AbleToScale": "False", "ForeignWriter": "", "Paused": "", "SLOReachable": "False"}
 
 
 class MetricsReader(Protocol):
@@ -54,28 +54,39 @@ class Edges:
     exporter: Exporter | None = None
     journal: Path | None = None
     may_write: Callable[[], bool] = lambda: True
+    dry_run: bool = False
 
 
 class Service:
-    """The state between ticks of one service, and its edges."""
+    """The state between ticks of one service, and its edges.
+
+    `refused` holds the last write that the API server did not allow, until one succeeds.
+    """
 
     def __init__(self, settings: Settings, profile: Profile, edges: Edges) -> None:
         self._edges = edges
         self._journal = JournalWriter(edges.journal) if edges.journal else None
         self._state = State()
         self._conditions: dict[str, Condition] = {}
-        self.settings, self._profile = settings, profile
+        self.refused: tuple[Reason, ...] = ()
+        self.settings, self._profile = self._as_run(settings), profile
         self._reader = _reader(settings)
+
+    def _as_run(self, settings: Settings) -> Settings:
+        """The core must know that nothing will be written."""
+        return settings.without_writes() if self._edges.dry_run else settings
 
     async def update(self, settings: Settings, profile: Profile) -> None:
         """Go on with other settings; what was learned stays."""
         if settings.spec.metrics != self.settings.spec.metrics:
             await self._reader.close()
             self._reader = _reader(settings)
-        self.settings, self._profile = settings, profile
+        self.settings, self._profile = self._as_run(settings), profile
 
     async def close(self) -> None:
         """Close everything."""
+        if self._edges.exporter:
+            self._edges.exporter.forget(self.settings)
         await self._reader.close()
         if self._journal:
             self._journal.close()
@@ -119,8 +130,12 @@ class Service:
         log.info("%s %s %d -> %d: %s", step.role, step.kind, step.before, step.after, why)
         try:
             await act.send(self._edges.client, patch)
+            self.refused = ()
         except ApiError as error:
             log.warning("%s failed: %s", patch, error.message)
+            if isinstance(error, Forbidden):
+                detail = {"why": error.message}
+                self.refused = (Reason(Stage.ACT, Code.WRITE_REFUSED, step.role, detail),)
             await self._event(fleet, "FailedRescale", f"{patch}: {error.message}", True, now_s)
             return
         reason = "SuccessfulRescale" if step.kind == "replicas" else "MinimumMoved"
@@ -142,10 +157,7 @@ class Service:
                     await self._event(fleet, condition.reason, text, warning, now_s)
 
     async def _event(self, fleet: RoleFleet, reason: str, message: str, warning: bool, now_s: float) -> None:
-        try:
-            await act.record(self._edges.client, fleet, reason, message, warning=warning, now_s=now_s)
-        except ApiError as error:
-            log.warning("event %s on %s: %s", reason, fleet.name, error.message)
+        await act.record(self._edges.client, fleet, reason, message, warning=warning, now_s=now_s)
 
 
 def _reader(settings: Settings) -> MetricsReader:

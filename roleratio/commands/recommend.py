@@ -18,7 +18,7 @@ _COLUMNS = ("role", "current", "ready", "needed", "recommended", "floor", "min_c
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The controller's inputs and the form of the answer."""
-    add_inputs(parser)
+    add_inputs(parser, "a RoleRatioAutoscaler object (YAML)", required=True)
     parser.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="(default table)")
 
 

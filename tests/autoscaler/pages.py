@@ -53,30 +53,30 @@ vllm:time_to_first_token_seconds_sum{engine="1",model_name="example/tiny"} 1.0
 
 ROUTER = """\
 # TYPE roleratio_router_requests counter
-roleratio_router_requests_total{service="chat"} 120.0
+roleratio_router_requests_total{target_service="chat"} 120.0
 # TYPE roleratio_router_prompt_tokens counter
-roleratio_router_prompt_tokens_total{service="chat"} 120000.0
+roleratio_router_prompt_tokens_total{target_service="chat"} 120000.0
 # TYPE roleratio_router_generation_tokens counter
-roleratio_router_generation_tokens_total{service="chat"} 24000.0
+roleratio_router_generation_tokens_total{target_service="chat"} 24000.0
 # TYPE roleratio_router_requests_finished counter
-roleratio_router_requests_finished_total{outcome="ok",service="chat"} 100.0
-roleratio_router_requests_finished_total{outcome="rejected",service="chat"} 5.0
-roleratio_router_requests_finished_total{outcome="failed",service="chat"} 2.0
-roleratio_router_requests_finished_total{outcome="aborted",service="chat"} 3.0
+roleratio_router_requests_finished_total{outcome="ok",target_service="chat"} 100.0
+roleratio_router_requests_finished_total{outcome="rejected",target_service="chat"} 5.0
+roleratio_router_requests_finished_total{outcome="failed",target_service="chat"} 2.0
+roleratio_router_requests_finished_total{outcome="aborted",target_service="chat"} 3.0
 # TYPE roleratio_router_time_to_first_token_seconds histogram
-roleratio_router_time_to_first_token_seconds_bucket{le="1.0",service="chat"} 95.0
-roleratio_router_time_to_first_token_seconds_bucket{le="2.5",service="chat"} 100.0
-roleratio_router_time_to_first_token_seconds_bucket{le="+Inf",service="chat"} 100.0
-roleratio_router_time_to_first_token_seconds_count{service="chat"} 100.0
-roleratio_router_time_to_first_token_seconds_sum{service="chat"} 62.5
+roleratio_router_time_to_first_token_seconds_bucket{le="1.0",target_service="chat"} 95.0
+roleratio_router_time_to_first_token_seconds_bucket{le="2.5",target_service="chat"} 100.0
+roleratio_router_time_to_first_token_seconds_bucket{le="+Inf",target_service="chat"} 100.0
+roleratio_router_time_to_first_token_seconds_count{target_service="chat"} 100.0
+roleratio_router_time_to_first_token_seconds_sum{target_service="chat"} 62.5
 # TYPE roleratio_router_inter_token_latency_seconds histogram
-roleratio_router_inter_token_latency_seconds_bucket{le="0.05",service="chat"} 23000.0
-roleratio_router_inter_token_latency_seconds_bucket{le="+Inf",service="chat"} 23900.0
-roleratio_router_inter_token_latency_seconds_count{service="chat"} 23900.0
-roleratio_router_inter_token_latency_seconds_sum{service="chat"} 800.0
+roleratio_router_inter_token_latency_seconds_bucket{le="0.05",target_service="chat"} 23000.0
+roleratio_router_inter_token_latency_seconds_bucket{le="+Inf",target_service="chat"} 23900.0
+roleratio_router_inter_token_latency_seconds_count{target_service="chat"} 23900.0
+roleratio_router_inter_token_latency_seconds_sum{target_service="chat"} 800.0
 # TYPE roleratio_router_requests_in_flight gauge
-roleratio_router_requests_in_flight{service="chat",stage="prefill"} 4.0
-roleratio_router_requests_in_flight{service="chat",stage="decode"} 6.0
+roleratio_router_requests_in_flight{target_service="chat",stage="prefill"} 4.0
+roleratio_router_requests_in_flight{target_service="chat",stage="decode"} 6.0
 """
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -108,7 +108,7 @@ def text(body: str, status: int = 200) -> Handler:
 
 def settings(**spec: object) -> Settings:
     """Settings of the service, with changes."""
-    base = {"service": SERVICE, "profile": "qwen3-32b-a100-tp2", "gpuBudget": 16}
+    base = {"service": SERVICE, "mode": "Active", "profile": "qwen3-32b-a100-tp2", "gpuBudget": 16}
     metadata = {"name": SERVICE, "namespace": "team-a"}
     raw = {"apiVersion": "roleratio.dev/v1alpha1", "kind": "RoleRatioAutoscaler", "metadata": metadata}
     return parse_settings({**raw, "spec": {**base, **spec}}, "test")

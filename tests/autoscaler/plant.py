@@ -44,6 +44,7 @@ def make_settings(**spec: object) -> Settings:
     role = {"scaleDownStabilizationS": 20, "coldStartS": 8}
     base = {
         "service": "demo",
+        "mode": "Active",
         "profile": "qwen3-32b-a100-tp2",
         "gpuBudget": 32,
         "syncPeriodS": 1,

@@ -122,6 +122,17 @@ def test_blind_is_not_idle() -> None:
     assert condition(last, "ScalingActive") == "False"
 
 
+@pytest.mark.parametrize(("found", "expected"), [(1, 2), (7, 4)])
+def test_bounds_are_kept_at_once_also_when_blind(found: int, expected: int) -> None:
+    bounds = {"minGroups": 2, "maxGroups": 4, "scaleDownStabilizationS": 300}
+    plant = Plant(lambda t: CALM, settings=make_settings(prefill=bounds))
+    plant.scale_by_hand(Role.PREFILL, found)
+    plant.writers.clear()
+    plant.changes = without_routers
+    plant.run(40)
+    assert plant.groups().prefill == expected
+
+
 def test_a_blind_role_does_not_shrink_and_does_not_stop_its_partner() -> None:
     plant = Plant(lambda t: Load(5.0, 4000.0, 400.0) if t < 60 else Load(1.0, 200.0, 20.0)).run(60)
     before = plant.groups()
@@ -161,7 +172,7 @@ def test_a_manual_number_is_kept_named_and_timed() -> None:
     hold = next(reason for reason in plant.decisions[-1].why if reason.code is Code.MANUAL_HOLD)
     assert hold.detail["writer"] == "kubectl"
     assert (hold.detail["ours"], hold.detail["theirs"]) == (1, 4)
-    assert condition(plant.decisions[-1], "ManualHold") == "True"
+    assert condition(plant.decisions[-1], "ForeignWriter") == "True"
     plant.run(150)
     assert plant.groups().decode == 1
     assert any(Code.MANUAL_RESUMED in codes(decision) for decision in plant.decisions)
@@ -211,6 +222,15 @@ def test_a_number_that_an_apply_dropped_is_put_back_at_once_until_the_third_time
     assert given_up.detail["by"] == "argocd"
     plant.run(700)
     assert plant.groups().prefill == ours
+
+
+def test_an_unowned_number_that_is_not_the_default_is_a_persons() -> None:
+    plant = Plant(lambda t: Load(6.0, 4000.0, 120.0)).run(60)
+    plant.scale_by_hand(Role.PREFILL, 2)
+    plant.unowned.add(Role.PREFILL)
+    plant.run(10)
+    assert plant.groups().prefill == 2
+    assert Code.MANUAL_HOLD in codes(plant.decisions[-1])
 
 
 def test_a_dropped_number_is_put_back_even_when_blind() -> None:
@@ -318,7 +338,7 @@ def test_without_a_router_workers_are_read_and_it_is_called_estimated() -> None:
 
 
 def test_a_dry_run_neither_writes_nor_holds() -> None:
-    plant = Plant(lambda t: Load(5.0, 4000.0, 400.0), settings=make_settings(mode="dry-run"))
+    plant = Plant(lambda t: Load(5.0, 4000.0, 400.0), settings=make_settings(mode="DryRun"))
     decision = plant.run(20).decisions[-1]
     assert all(written.replicas == written.before for written in decision.state.written.values())
     plant.scale_by_hand(Role.PREFILL, 5, "other-autoscaler")

@@ -86,6 +86,16 @@ async def test_metrics_say_what_was_decided(served: tuple[Exporter, str]) -> Non
     assert of(series, "current_groups", role="prefill") == 1
     assert of(series, "ready_groups", role="decode") == 1
     assert of(series, "min_count_pods", role="decode") == 2
+    assert of(series, "present_groups", role="decode") == 1
+    assert of(series, "fit_groups", role="decode") == 4
+    assert of(series, "group_limit", role="prefill", bound="max") == SETTINGS.spec.prefill.max_groups
+    assert of(series, "ratio_limit", bound="min") == SETTINGS.spec.ratio_band.min
+    assert of(series, "running_requests", role="decode") == 8
+    assert of(series, "waiting_requests", role="decode") == 1
+    assert of(series, "deferred_requests", role="decode") == 0
+    assert of(series, "kv_usage_ratio", role="decode") == 0.4
+    assert of(series, "attained_target_ratio", objective="itl") == 0.95
+    assert of(series, "mode", mode=SETTINGS.spec.mode) == 1
     ahead = decision.forecast.prefill
     assert of(series, "forecast_tokens_per_second", role="prefill", quantile="0.5") == ahead.tokens_per_s_q50
     assert of(series, "forecast_tokens_per_second", role="prefill", quantile="0.9") == ahead.tokens_per_s_high
@@ -134,12 +144,23 @@ async def test_what_is_unknown_is_absent_and_goes_when_it_becomes_unknown(served
     series = await metrics(url)
     for name in ("desired_groups", "floor_groups", "current_groups", "ready_groups", "gpus_per_group"):
         assert of(series, name, role="prefill") is None, name
-    assert of(series, "desired_groups", role="decode") is None
+    for name in ("running_requests", "waiting_requests", "kv_usage_ratio", "desired_groups"):
+        assert of(series, name, role="decode") is None, name
     assert of(series, "min_count_pods", role="decode") is None
     assert of(series, "current_groups", role="decode") == 1
     assert of(series, "demand_requests_per_second") is None
     assert of(series, "forecast_tokens_per_second", role="decode", quantile="0.5") is None
     assert of(series, "latency_seconds", objective="ttft") is None
+
+
+async def test_steps_are_counted_from_zero_so_that_the_first_one_is_an_increase(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    observation, decision = run(1)[0]
+    assert decision.step is None
+    exporter.observe(SETTINGS, observation, decision, 0.003)
+    series = await metrics(url)
+    counted = [value for (name, _), value in series.items() if name == "roleratio_controller_steps_total"]
+    assert counted == [0.0] * 8
 
 
 async def test_no_label_has_a_name_that_a_scrape_adds(served: tuple[Exporter, str]) -> None:
@@ -168,7 +189,7 @@ async def test_status_is_what_explain_reads(served: tuple[Exporter, str]) -> Non
 
 async def test_before_the_first_tick_nothing_is_claimed(served: tuple[Exporter, str]) -> None:
     _, url = served
-    assert await metrics(url) == {}
+    assert set(await metrics(url)) == {("roleratio_controller_leader", frozenset())}
     assert await get(f"{url}/healthz") == (200, "ok\n")
     assert await get(f"{url}/v1/status") == (200, '{"services": {}}')
 
@@ -180,6 +201,19 @@ async def test_health_ends_when_decisions_stop(served: tuple[Exporter, str], clo
     assert (await get(f"{url}/healthz"))[0] == 200
     clock.now_s = 61
     assert await get(f"{url}/healthz") == (503, "team-a/chat: no decision for 61 s\n")
+
+
+async def test_a_service_that_is_given_up_leaves_no_gauge_and_no_complaint(
+    served: tuple[Exporter, str], clock: Clock
+) -> None:
+    exporter, url = served
+    exporter.observe(SETTINGS, *run(1)[0], 0.003)
+    exporter.forget(SETTINGS)
+    clock.now_s = 3600
+    series = await metrics(url)
+    assert {name for name, _ in series if name.endswith(("_groups", "_timestamp_seconds", "_budget", "_mode"))} == set()
+    assert await get(f"{url}/healthz") == (200, "ok\n")
+    assert await get(f"{url}/v1/status") == (200, '{"services": {}}')
 
 
 async def test_a_taken_port_is_named() -> None:

@@ -28,13 +28,13 @@ from tests.autoscaler.plant import make_settings
 
 ROUTER_PAGE = """\
 # TYPE roleratio_router_requests counter
-roleratio_router_requests_total{{service="ns/demo"}} {requests}
+roleratio_router_requests_total{{target_namespace="ns",target_service="demo"}} {requests}
 # TYPE roleratio_router_prompt_tokens counter
-roleratio_router_prompt_tokens_total{{service="ns/demo"}} {prompt}
+roleratio_router_prompt_tokens_total{{target_namespace="ns",target_service="demo"}} {prompt}
 # TYPE roleratio_router_generation_tokens counter
-roleratio_router_generation_tokens_total{{service="ns/demo"}} {generated}
+roleratio_router_generation_tokens_total{{target_namespace="ns",target_service="demo"}} {generated}
 # TYPE roleratio_router_requests_finished counter
-roleratio_router_requests_finished_total{{service="ns/demo",outcome="ok"}} {requests}
+roleratio_router_requests_finished_total{{target_namespace="ns",target_service="demo",outcome="ok"}} {requests}
 """
 WORKER_PAGE = """\
 # TYPE vllm:num_requests_running gauge
@@ -192,6 +192,13 @@ async def _until_hold(scene: Scene, service: Service) -> Decision:
         if any(reason.code is Code.MANUAL_HOLD for reason in decision.why):
             return decision
     raise AssertionError("the manual change was not noticed in 60 ticks")
+
+
+async def test_a_role_at_zero_is_brought_back(scene: Scene) -> None:
+    await scene.client.patch(kinds.LWS, "decode", "ns", {"spec": {"replicas": 0}})
+    async with watched(scene) as service:
+        await run_ticks(scene, service, 3, 3)
+    assert await scene.replicas("decode") == 1
 
 
 async def test_a_failed_patch_is_told_and_tried_anew(scene: Scene) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler.errors import UserError
-from autoscaler.settings import load_settings
+from autoscaler.settings import Mode, load_settings
 
 GOOD = """
 apiVersion: roleratio.dev/v1alpha1
@@ -54,7 +54,14 @@ def test_three_mistakes_are_three_lines(tmp_path: Path) -> None:
         (GOOD.replace("kind: RoleRatioAutoscaler", "kind: Deployment"), "kind: 'Deployment'"),
         (GOOD.replace("  gpuBudget: 16\n", ""), "spec.gpuBudget: required"),
         (GOOD + "  ratioBand: {min: 3, max: 1}\n", "min 3 is above max 1"),
-        (GOOD + "  syncPeriodS: 1\n", "scrapeTimeoutS 2 is not below syncPeriodS 1"),
+        (GOOD + "  syncPeriodS: 1\n", "scrapeTimeoutS 2 is not below syncPeriodS 1: lower it"),
+        (GOOD + "  prefill: {minGroups: 9}\n", "spec.prefill: minGroups 9 is above maxGroups 8: raise maxGroups"),
+        (
+            GOOD + "  prefill: {minGroups: 8}\n  gpuBudget: 8\n",
+            "gpuBudget 8 cannot hold prefill.minGroups 8 and decode",
+        ),
+        (GOOD + "  mode: live\n", "spec.mode: 'live': input should be 'Off', 'DryRun' or 'Active'"),
+        (GOOD + "  manualHoldS: .inf\n", "spec.manualHoldS: inf: input should be a finite number"),
         (GOOD + "  metrics: {prometheusUrl: prom}\n", "spec.metrics.prometheusUrl: 'prom'"),
     ],
 )
@@ -66,3 +73,22 @@ def test_mistakes(tmp_path: Path, text: str, part: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
         load_settings(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("mode", "writes", "as_dry_run"), [("Off", False, "Off"), ("DryRun", False, "DryRun"), ("Active", True, "DryRun")]
+)
+def test_only_active_writes_and_a_dry_run_never(mode: str, writes: bool, as_dry_run: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(GOOD + f"  mode: {mode!r}\n", encoding="utf-8")
+    settings = load_settings(path)
+    assert settings.spec.writes is writes
+    dry = settings.without_writes()
+    assert dry.spec.mode == as_dry_run
+    assert not dry.spec.writes
+
+
+def test_nothing_moves_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    assert load_settings(path).spec.mode is Mode.DRY_RUN

@@ -1,0 +1,289 @@
+"""The manager: every RoleRatioAutoscaler object in the cluster is one service with a loop of its own.
+
+Rules:
+1. One service's failure is never another's: each loop is a task, and tells its own object what is wrong.
+2. Only a leader runs loops, and nothing is written once it may no longer.
+3. Of two objects that name one service the older is followed; the other one is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autoscaler.adapters import rra
+from autoscaler.adapters.exporter import Exporter
+from autoscaler.drivers.cluster import Cluster
+from autoscaler.drivers.live import stop_signal
+from autoscaler.drivers.service import Edges, Service
+from autoscaler.errors import UserError
+from autoscaler.settings import Mode, Settings
+from kubeapi import kinds, names
+from kubeapi.client import KubeClient, Object
+from kubeapi.config import Config
+from kubeapi.errors import ApiError
+from kubeapi.events import About, tell
+from kubeapi.lease import Lease, own_identity
+from perfmodel.profile import Profile, ProfileError, load_profile
+from policies.model import Code
+
+log = logging.getLogger("roleratio.manager")
+
+LOOK_S = 1.0
+LEASE_NAME = "roleratio-controller"
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An object understood: settings and profile, or every problem that stands in the way.
+
+    `obj` is None for a service that only its labels declare: it is recommended for, and has no status.
+    """
+
+    obj: Object | None
+    settings: Settings | None = None
+    profile: Profile | None = None
+    problems: tuple[str, ...] = ()
+    code: Code = Code.SPEC_INVALID
+
+    @property
+    def generation(self) -> int:
+        """The version of the spec that this is."""
+        return int(self.obj["metadata"].get("generation", 0)) if self.obj else 0
+
+    @property
+    def status(self) -> Object | None:
+        """What the object says of itself so far."""
+        return self.obj.get("status") if self.obj else None
+
+
+def declared(objects: Iterable[Object]) -> Mapping[Key, Declared]:
+    """Every object by (namespace, name). Linear, but for the sorting by age."""
+    result: dict[Key, Declared] = {}
+    taken: dict[Key, str] = {}
+    for obj in sorted(objects, key=_age):
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        found = _understand(obj)
+        if found.settings is not None:
+            service = found.settings.spec.service
+            first = taken.setdefault((namespace, service), name)
+            if first != name:
+                problem = f"service {service} is already scaled by rra {first}; delete one of the two"
+                found = Declared(obj, problems=(problem,), code=Code.SERVICE_CLAIMED)
+        result[namespace, name] = found
+    return result
+
+
+def _age(obj: Object) -> tuple[str, str]:
+    meta = obj["metadata"]
+    return meta.get("creationTimestamp") or "", meta["name"]
+
+
+def _understand(obj: Object) -> Declared:
+    try:
+        settings = rra.settings_of(obj)
+        return Declared(obj, settings, load_profile(settings.spec.profile))
+    except UserError as error:
+        return Declared(obj, problems=error.problems)
+    except ProfileError as error:
+        return Declared(obj, problems=tuple(f"spec.profile: {problem}" for problem in error.problems))
+
+
+def implied(
+    workloads: Iterable[Object], nodes: Iterable[Object], known: Mapping[Key, Declared]
+) -> Mapping[Key, Declared]:
+    """Services that labels alone declare: label to observe, policy to act. Keyed by (namespace, service).
+
+    Their profile is named by an annotation; without one there is nothing to recommend by. Pure.
+    """
+    acted_on = {(key[0], found.settings.spec.service) for key, found in known.items() if found.settings is not None}
+    gpus = sum(int(text) for node in nodes if (text := str(_allocatable(node).get(names.GPU, "0"))).isdecimal())
+    result: dict[Key, Declared] = {}
+    for workload in workloads:
+        meta = workload["metadata"]
+        service = (meta.get("labels") or {}).get(names.LABEL_SERVICE)
+        profile = (meta.get("annotations") or {}).get(names.ANNOTATION_PROFILE)
+        if service and profile and (meta["namespace"], service) not in acted_on:
+            spec = {"service": service, "profile": profile, "gpuBudget": max(2, gpus), "mode": Mode.DRY_RUN.value}
+            obj = {"metadata": {"name": service, "namespace": meta["namespace"]}, "spec": spec}
+            result[meta["namespace"], f"label {service}"] = replace(_understand(obj), obj=None)
+    return result
+
+
+def _allocatable(node: Object) -> Object:
+    found: Object = (node.get("status") or {}).get("allocatable") or {}
+    return found
+
+
+class Manager:
+    """All services of one cluster."""
+
+    def __init__(self, edges: Edges, clock: Callable[[], float] = time.time) -> None:
+        self._edges = edges
+        self._clock = clock
+        self._declared: Mapping[Key, Declared] = {}
+        self._loops: dict[Key, asyncio.Task[None]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the objects until `stop`. Objects come, change and go without a restart."""
+        try:
+            while not stop.is_set():
+                await self._look()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), LOOK_S)
+        finally:
+            for task in self._loops.values():
+                task.cancel()
+            await asyncio.gather(*self._loops.values(), return_exceptions=True)
+
+    async def _look(self) -> None:
+        cluster = self._edges.cluster
+        own = declared(cluster.objects(kinds.RRA))
+        workloads = [*cluster.objects(kinds.LWS), *cluster.objects(kinds.DEPLOYMENT)]
+        self._declared = {**own, **implied(workloads, cluster.objects(kinds.NODE), own)}
+        wanted = {key for key, found in self._declared.items() if found.settings and not _is_off(found)}
+        for key in [key for key in self._loops if key not in wanted or self._loops[key].done()]:
+            await self._end(key)
+        for key in wanted - self._loops.keys():
+            self._loops[key] = asyncio.create_task(self._follow(key))
+        for key in self._declared.keys() - wanted:
+            await self._decline(self._declared[key])
+
+    async def _end(self, key: Key) -> None:
+        task = self._loops.pop(key)
+        if task.done() and not task.cancelled() and task.exception():
+            # A bug in one service's decision must not end the others: it is told, and the loop starts anew.
+            log.error("the loop of %s/%s failed and starts anew", *key, exc_info=task.exception())
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _follow(self, key: Key) -> None:
+        """One object's loop: its settings may change under way; what was learned stays."""
+        found = self._declared[key]
+        if found.settings is None or found.profile is None:
+            return
+        service = Service(found.settings, found.profile, self._edges)
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                started_s = loop.time()
+                latest = self._declared.get(key, found)
+                if latest.settings and latest.profile and latest.settings != found.settings:
+                    await service.update(latest.settings, latest.profile)
+                found = latest
+                await self._tick(service, found)
+                await asyncio.sleep(max(0.0, service.settings.spec.sync_period_s - (loop.time() - started_s)))
+        finally:
+            await service.close()
+
+    async def _tick(self, service: Service, found: Declared) -> None:
+        now_s = self._clock()
+        observation, decision = await service.step(now_s)
+        status = rra.status_of(
+            service.settings, observation, decision, found.status, now_s, found.generation, service.refused
+        )
+        await self._write(found, status)
+
+    async def _decline(self, found: Declared) -> None:
+        """Tell an object why nothing is done for it."""
+        before, now_s = found.status, self._clock()
+        if found.problems:
+            status = rra.refusal(found.problems, before, now_s, found.generation, found.code)
+        else:
+            status = rra.switched_off(before, now_s, found.generation)
+        if found.obj and await self._write(found, status):
+            text = "; ".join(found.problems) or "mode Off"
+            log.warning("%s: %s", rra.title_of(found.obj), text)
+            about, reason = About.of(kinds.RRA, found.obj), (found.code if found.problems else Code.SWITCHED_OFF).value
+            await tell(self._edges.client, about, reason, text, now_s=now_s, warning=bool(found.problems))
+
+    async def _write(self, found: Declared, status: Object) -> bool:
+        if found.obj is None or not self._edges.may_write():
+            return False
+        try:
+            return await rra.write_status(self._edges.client, found.obj, status)
+        except ApiError as error:
+            log.warning("status of %s: %s", rra.title_of(found.obj), error.message)
+            return False
+
+
+def _is_off(found: Declared) -> bool:
+    return found.settings is not None and found.settings.spec.mode is Mode.OFF
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerOptions:
+    """What the manager needs: it learns its services from the cluster."""
+
+    config: Config
+    host: str = "127.0.0.1"
+    port: int | None = None
+    dry_run: bool = False
+    lease_namespace: str | None = None
+
+
+async def run(options: ManagerOptions) -> int:
+    """Run until SIGTERM or SIGINT; with a Lease namespace only while leading. Returns the exit code.
+
+    Raises ApiError when the cluster cannot be read, NotFound when it has no RoleRatioAutoscaler kind.
+    """
+    stop = stop_signal()
+    async with AsyncExitStack() as stack:
+        lease = await _lease(options, stack)
+        fence = None if lease is None else lambda: lease.is_leader
+        client = KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER, fence=fence)
+        await stack.enter_async_context(client)
+        cluster = Cluster(client, kinds.RRA)
+        leads = fence or (lambda: True)
+        exporter = Exporter(problem=cluster.problem, leads=leads) if options.port is not None else None
+        if exporter and options.port is not None:
+            await exporter.start(options.host, options.port)
+            stack.push_async_callback(exporter.stop)
+        stack.push_async_callback(cluster.stop)
+        await cluster.start()
+        edges = Edges(client, cluster, exporter, may_write=leads, dry_run=options.dry_run)
+        await _terms(edges, lease, stop)
+    return 0
+
+
+async def _lease(options: ManagerOptions, stack: AsyncExitStack) -> Lease | None:
+    if options.lease_namespace is None:
+        return None
+    elector = await stack.enter_async_context(KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER))
+    return await stack.enter_async_context(Lease(elector, options.lease_namespace, LEASE_NAME, own_identity()))
+
+
+async def _terms(edges: Edges, lease: Lease | None, stop: asyncio.Event) -> None:
+    """One manager per term of leadership: what was learned under an older one may be wrong by now."""
+    while not stop.is_set():
+        over = stop
+        if lease is not None:
+            await _first(lease.wait_leader(), stop.wait())
+            over = asyncio.Event()
+        watch = asyncio.create_task(_set_after(over, lease, stop)) if lease is not None else None
+        try:
+            if not stop.is_set():
+                await Manager(edges).run(over)
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+
+async def _set_after(over: asyncio.Event, lease: Lease, stop: asyncio.Event) -> None:
+    await _first(lease.lost.wait(), stop.wait())
+    over.set()
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
