@@ -1,32 +1,42 @@
 """The virtual nodes: names, places and room.
 
-Rule: pure; equal options give equal nodes. Zone, block and rack names are full paths, so that equal names mean
-the same place.
+Rules:
+1. Pure; equal options give equal nodes. Zone, block and rack names are full paths, so that equal names mean the
+   same place.
+2. A guest's nodes carry its namespace in their names and in a label, and a taint that keeps other pods away.
 """
 
 from __future__ import annotations
 
 from kubeapi import names
 from kubeapi.client import Object
-from localcluster.objects import Condition, merge_conditions
-from localcluster.options import LocalClusterOptions
+from kubeapi.kinds import NODE
+from localcluster.objects import Condition, labels_of, merge_conditions, owner_reference
+from localcluster.options import GuestOptions, NodeOptions
 
 PODS_PER_NODE = 110
 NODE_IP = "127.0.0.1"
+LEASE_DURATION_S = 40
 
 
-def nodes_of(options: LocalClusterOptions) -> list[Object]:
+def nodes_of(options: NodeOptions) -> list[Object]:
     """All nodes, filled rack by rack, without status."""
-    return [
-        {
-            "metadata": {"name": _name(index), "labels": _place(options, index)},
-            "spec": {"providerID": f"localcluster://{_name(index)}"},
-        }
-        for index in range(options.nodes)
-    ]
+    return [_node(options, index) for index in range(options.nodes)]
 
 
-def node_status(options: LocalClusterOptions, node: Object, now: str) -> Object:
+def _node(options: NodeOptions, index: int) -> Object:
+    guest = options.namespace if isinstance(options, GuestOptions) else ""
+    name = f"{guest or 'node'}-{index}"
+    spec: Object = {"providerID": f"localcluster://{name}"}
+    labels = _place(options, index, f"{guest}." if guest else "")
+    labels |= {names.HOSTNAME: name, "kubernetes.io/os": "linux"}
+    if guest:
+        spec["taints"] = [{"key": names.DEMO, "effect": "NoSchedule"}]
+        labels[names.DEMO] = guest
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def node_status(options: NodeOptions, node: Object, now: str) -> Object:
     """The status of a healthy node; conditions of `node` keep their transition times."""
     room = {
         "cpu": str(options.cpu_per_node),
@@ -55,20 +65,20 @@ def node_status(options: LocalClusterOptions, node: Object, now: str) -> Object:
     }
 
 
-def _name(index: int) -> str:
-    return f"node-{index}"
+def lease_of(node: Object, now: str) -> Object:
+    """The Lease by which a node lives; it goes with the node."""
+    name, owner = node["metadata"]["name"], owner_reference(NODE, node, controls=False)
+    mark = {key: value for key, value in labels_of(node).items() if key == names.DEMO}
+    return {
+        "metadata": {"name": name, "labels": mark, "ownerReferences": [owner]},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_DURATION_S, "renewTime": now},
+    }
 
 
-def _place(options: LocalClusterOptions, index: int) -> dict[str, str]:
+def _place(options: NodeOptions, index: int, prefix: str) -> dict[str, str]:
     rack_number = index // options.nodes_per_rack
     block_number = rack_number // options.racks_per_block
-    zone = f"zone-{block_number // options.blocks_per_zone}"
+    zone = f"{prefix}zone-{block_number // options.blocks_per_zone}"
     block = f"{zone}.block-{block_number % options.blocks_per_zone}"
     rack = f"{block}.rack-{rack_number % options.racks_per_block}"
-    return {
-        names.HOSTNAME: _name(index),
-        names.TOPOLOGY_ZONE: zone,
-        names.TOPOLOGY_BLOCK: block,
-        names.TOPOLOGY_RACK: rack,
-        "kubernetes.io/os": "linux",
-    }
+    return {names.TOPOLOGY_ZONE: zone, names.TOPOLOGY_BLOCK: block, names.TOPOLOGY_RACK: rack}

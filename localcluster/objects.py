@@ -33,6 +33,11 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def micro_timestamp(seconds: float) -> str:
+    """Seconds since the epoch as a Lease writes times: microseconds, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def seconds(text: str) -> float:
     """The inverse of `timestamp`; fractions are understood."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
@@ -89,16 +94,15 @@ def controller_uid(obj: Object) -> str | None:
     return None
 
 
-def owner_reference(kind: Kind, owner: Object) -> Object:
-    """An ownerReference that makes `owner` the controller."""
-    return {
+def owner_reference(kind: Kind, owner: Object, *, controls: bool = True) -> Object:
+    """An ownerReference, which makes `owner` the controller unless told otherwise."""
+    reference = {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
         "name": owner["metadata"]["name"],
         "uid": uid(owner),
-        "controller": True,
-        "blockOwnerDeletion": True,
     }
+    return reference | ({"controller": True, "blockOwnerDeletion": True} if controls else {})
 
 
 def content_hash(value: Any, length: int = 10) -> str:

@@ -1,4 +1,4 @@
-"""What a local cluster looks like: its size, its shape and where it keeps its files.
+"""What runs and what it looks like: the virtual nodes, a whole local cluster, or nodes for somebody else's cluster.
 
 Rule: a wrong value is one line that names the option, the value, what is expected and the remedy.
 """
@@ -12,15 +12,9 @@ _AT_LEAST_ONE = ("nodes", "nodes_per_rack", "racks_per_block", "blocks_per_zone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalClusterOptions:
-    """Options of `localcluster.run.run`. Raises ValueError with one clear line.
+class NodeOptions:
+    """The virtual nodes. Raises ValueError with one clear line."""
 
-    `state_dir` holds the logs of the pods; `kubeconfig_out` is written last, so that a file there means ready.
-    """
-
-    state_dir: Path
-    kubeconfig_out: Path
-    port: int = 0
     nodes: int = 8
     gpus_per_node: int = 4
     nodes_per_rack: int = 2
@@ -34,8 +28,37 @@ class LocalClusterOptions:
             _require(key, getattr(self, key), 1)
         _require("gpus_per_node", self.gpus_per_node, 0)
         _require("memory_gib_per_node", self.memory_gib_per_node, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalClusterOptions(NodeOptions):
+    """Options of `localcluster.run.local_cluster`. Raises ValueError with one clear line.
+
+    `state_dir` holds the logs of the pods; `kubeconfig_out` is written last, so that a file there means ready.
+    """
+
+    state_dir: Path
+    kubeconfig_out: Path
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        NodeOptions.__post_init__(self)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"localcluster option port: {self.port} is no port; give 1 to 65535, or 0 for a free one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestOptions(NodeOptions):
+    """Options of `localcluster.run.agent_for`: nodes on an API server that others run too.
+
+    The nodes are named after `namespace`, and run our own pods of that namespace alone; `kubeconfig` is what these
+    pods get. `lws_controller`: whether that cluster needs ours, for this namespace.
+    """
+
+    state_dir: Path
+    kubeconfig: Path
+    namespace: str
+    lws_controller: bool = True
 
 
 def _require(key: str, value: int, least: int) -> None:

@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from kubeapi.kinds import POD
 from localcluster.agent.addresses import FIRST, LAST, Addresses, declared_ports
 from localcluster.agent.container import Container
 from localcluster.agent.environment import Surroundings, leader_name
-from localcluster.agent.status import pod_status
+from localcluster.agent.status import REFUSED_REASON, pod_status, refused_status, status_patch
 from localcluster.changes import Changes
 from localcluster.events import EventRecorder, Level
 from localcluster.objects import annotations_of, is_terminating, timestamp, uid
@@ -34,6 +34,8 @@ from localcluster.objects import annotations_of, is_terminating, timestamp, uid
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+
+Refuses = Callable[[Object], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Host:
     changes: Changes
     kubeconfig: Path
     log_dir: Path
+    refuses: Refuses
 
 
 class Pod:
@@ -59,6 +62,7 @@ class Pod:
         self._namespace: str = pod["metadata"]["namespace"]
         self._ip: str | None = None
         self._gone = False
+        self._refused: str | None = None
         self._leave_within_s: float | None = None
         self._start_time = timestamp(time.time())
         self._sent: Object = pod.get("status") or {}
@@ -101,6 +105,11 @@ class Pod:
             await self._delete_object()
 
     async def _live(self) -> None:
+        if (why := self._host.refuses(self.object)) is not None:
+            self._refused = why
+            self._dirty.set()
+            await self._tell(REFUSED_REASON, why, "Warning")
+            return
         ip = await self._address()
         self._ip = ip
         self._dirty.set()
@@ -192,12 +201,10 @@ class Pod:
 
     async def _send(self) -> bool:
         """Write the status if it changed; False when it has to be tried again."""
-        states = [container.state for container in self._containers]
-        now = timestamp(time.time())
-        status = pod_status(self.object, states, self._ip, self._start_time, self._sent, now)
+        status = self._status()
         if status == self._sent:
             return True
-        body = {"metadata": {"uid": uid(self.object)}, "status": status}
+        body = {"metadata": {"uid": uid(self.object)}, "status": status_patch(status)}
         try:
             await self._host.client.patch(
                 POD, self._name, self._namespace, body, patch_type="strategic", subresource="status"
@@ -209,6 +216,13 @@ class Pod:
             return False
         self._sent = status
         return True
+
+    def _status(self) -> Object:
+        if self._refused is not None:
+            return refused_status(self.object, self._refused, self._start_time)
+        states = [container.state for container in self._containers]
+        now = timestamp(time.time())
+        return pod_status(self.object, states, self._ip, self._start_time, self._sent, now)
 
     async def _delete_object(self) -> None:
         if not self._gone:

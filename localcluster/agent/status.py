@@ -12,6 +12,8 @@ from kubeapi.client import Object
 from localcluster.nodes import NODE_IP
 from localcluster.objects import Condition, is_terminating, merge_conditions
 
+REFUSED_REASON = "NodeAdmission"
+
 
 def waiting(reason: str, message: str = "") -> Object:
     """The state of a container that does not run yet, or not now."""
@@ -56,12 +58,31 @@ def pod_status(
     ]
     address: Object = {"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {}
     return {
+        "observedGeneration": pod["metadata"].get("generation", 1),
         "phase": phase,
         "conditions": merge_conditions(old, conditions, now),
         "hostIP": NODE_IP,
+        "hostIPs": [{"ip": NODE_IP}],
         "startTime": start_time,
         "containerStatuses": [_container(c) for c in containers],
     } | address
+
+
+def refused_status(pod: Object, why: str, start_time: str) -> Object:
+    """The status of a pod that this node does not run."""
+    return {
+        "observedGeneration": pod["metadata"].get("generation", 1),
+        "phase": "Failed",
+        "reason": REFUSED_REASON,
+        "message": f"Pod was rejected: {why}",
+        "startTime": start_time,
+    }
+
+
+def status_patch(status: Object) -> Object:
+    """A strategic merge patch that makes this the status: it merges conditions by type, so old texts have to go."""
+    conditions = [{"reason": None, "message": None} | entry for entry in status.get("conditions", [])]
+    return status | {"conditions": conditions}
 
 
 def _phase(containers: Sequence[ContainerState]) -> str:

@@ -48,7 +48,7 @@ SERVED = (
     Served(kinds.REPLICASET, ("rs",), scale_selector="spec.selector"),
     Served(kinds.DEPLOYMENT, ("deploy",), scale_selector="spec.selector"),
     Served(kinds.LWS, ("lws",), custom=True, scale_selector="status.hpaPodSelector"),
-    Served(kinds.PODGROUP),
+    Served(kinds.PODGROUP, generation=False),
     Served(kinds.RRA, ("rra",), custom=True),
 )
 BY_PATH = {(row.kind.group, row.kind.version, row.kind.plural): row for row in SERVED}
@@ -77,7 +77,6 @@ def documents() -> dict[str, Object]:
         "/version": _VERSION,
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups},
-        "/openapi/v2": {"swagger": "2.0", "info": _INFO, "paths": {}},
         "/openapi/v3": {"paths": {root[1:]: {"serverRelativeURL": f"/openapi/v3{root}"} for root in roots}},
     }
     found |= {f"/apis/{group['name']}": {"kind": "APIGroup", "apiVersion": "v1"} | group for group in groups}

@@ -9,6 +9,7 @@ from typing import Any
 from localcluster.apiserver.refusal import Object
 
 Path = tuple[str, ...]
+_REPLICAS = ("spec", "replicas")
 
 SERVER_META = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
 FIXED_META = (*SERVER_META, "name", "generateName", "namespace", "resourceVersion", "managedFields")
@@ -18,11 +19,14 @@ _SERVER_OWNED = {("apiVersion",), ("kind",), *(("metadata", key) for key in FIXE
 def record(old: Object | None, new: Object, *, manager: str, subresource: str, now: str) -> list[Object]:
     """The managedFields of `new`, given who wrote it over `old`."""
     before, after = leaves(old or {}), leaves(new)
+    known_before = [(entry, _paths(entry)) for entry in (old or {}).get("metadata", {}).get("managedFields") or []]
+    # In the real server, too, `/scale` to 0 leaves the number to nobody, and so do later writes through `/scale`.
+    if subresource == "scale" and not (after[_REPLICAS] and any(_REPLICAS in known for _, known in known_before)):
+        del after[_REPLICAS]
     mine = {path for path, value in after.items() if path not in before or before[path] != value}
     unchanged, time = after.keys() - mine, now
     entries: list[Object] = []
-    for entry in (old or {}).get("metadata", {}).get("managedFields") or []:
-        known = {tuple(step.removeprefix("f:") for step in path) for path in leaves(entry["fieldsV1"])}
+    for entry, known in known_before:
         kept = known & unchanged
         if (entry["manager"], entry.get("subresource", "")) == (manager, subresource):
             time = now if mine or kept != known else entry["time"]
@@ -34,6 +38,10 @@ def record(old: Object | None, new: Object, *, manager: str, subresource: str, n
         entry |= {"fieldsType": "FieldsV1", "fieldsV1": fields_v1(mine)}
         entries.append(entry | ({"subresource": subresource} if subresource else {}))
     return entries
+
+
+def _paths(entry: Object) -> set[Path]:
+    return {tuple(step.removeprefix("f:") for step in path) for path in leaves(entry["fieldsV1"])}
 
 
 def leaves(tree: Object, path: Path = ()) -> dict[Path, Any]:

@@ -56,7 +56,7 @@ def strategic_merge_patch(original: Any, patch: Any) -> Any:
 
 def _merge_list(field: str, original: Any, patch: list[Any]) -> list[Any]:
     if field == "finalizers":
-        return [*original, *(item for item in patch if item not in original)]
+        return [*patch, *(item for item in original if item not in patch)]
     if field not in _MERGE_KEYS or not all(isinstance(item, dict) for item in [*original, *patch]):
         return patch
     if {"$patch": "replace"} in patch:
@@ -88,15 +88,15 @@ def _apply(document: Any, operation: Object) -> None:
     name, value = operation.get("op"), operation.get("value")
     needs = {"add": "value", "replace": "value", "test": "value", "move": "from", "copy": "from", "remove": "path"}
     if name not in needs or needs[name] not in operation:
-        raise bad_request(f"not a JSON patch operation: {operation}")
+        raise Refusal(422, "Invalid", f"not a JSON patch operation: {operation}")
     if needs[name] == "from":
         parent, key = _locate(document, operation, "from", adds=False)
         value = deepcopy(parent[key])
         if name == "move":
             del parent[key]
     adds = name in ("add", "move", "copy")
-    parent, key = _locate(document, operation, "path", adds)
-    if name == "test" and parent[key] != value:
+    parent, key = _locate(document, operation, "path", adds, lenient=name in ("replace", "test"))
+    if name == "test" and (parent.get(key) if isinstance(parent, dict) else parent[key]) != value:
         raise Refusal(422, "Invalid", f"testing value {operation['path']} of the JSON patch failed")
     if name == "remove":
         del parent[key]
@@ -106,8 +106,8 @@ def _apply(document: Any, operation: Object) -> None:
         parent[key] = value
 
 
-def _locate(document: Any, operation: Object, field: str, adds: bool) -> tuple[Any, Any]:
-    """The parent and the key that a JSON pointer names; what `adds` names a place that may be new."""
+def _locate(document: Any, operation: Object, field: str, adds: bool, lenient: bool = False) -> tuple[Any, Any]:
+    """Parent and key that a JSON pointer names; with `adds` a new place, `lenient` a member that is absent: null."""
     text = operation.get(field)
     if not isinstance(text, str) or text[:1] not in ("", "/"):
         raise bad_request(f"{field} of a JSON patch operation must be a JSON pointer, found {text!r}")
@@ -119,7 +119,7 @@ def _locate(document: Any, operation: Object, field: str, adds: bool) -> tuple[A
             key = int(step) if step.isascii() and step.isdigit() else len(document) if step == "-" else -1
             known = 0 <= key < len(document) + new
         else:
-            known = isinstance(document, dict) and (new or step in document)
+            known = isinstance(document, dict) and (new or (lenient and left == 0) or step in document)
         if not known:
             raise Refusal(422, "Invalid", f"{text} of the JSON patch does not exist")
         if left:

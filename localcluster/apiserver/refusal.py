@@ -5,6 +5,11 @@ object or the field, and what was expected.
 from typing import Any
 
 Object = dict[str, Any]
+_CAUSES = {
+    "Required": "FieldValueRequired",
+    "Forbidden:": "FieldValueForbidden",
+    "Unsupported": "FieldValueNotSupported",
+}
 
 
 class Refusal(Exception):
@@ -31,10 +36,7 @@ def conflict(resource: str, name: str, why: str) -> Refusal:
 
 
 def invalid(kind: str, name: str, field: str, why: str) -> Refusal:
-    causes = [{"reason": "FieldValueInvalid", "message": why, "field": field}]
+    """`why` begins as the real server's: `Required value`, `Forbidden:`, `Unsupported value`, `Invalid value`."""
+    causes = [{"reason": _CAUSES.get(why.split()[0], "FieldValueInvalid"), "message": why, "field": field}]
     message = f'{kind} "{name}" is invalid: {field}: {why}'
     return Refusal(422, "Invalid", message, name=name, kind=kind, causes=causes)
-
-
-def not_served(what: str) -> Refusal:
-    return Refusal(501, "NotImplemented", f"the embedded API server does not serve {what}")

@@ -26,6 +26,7 @@ class Write(NamedTuple):
     manager: str
     subresource: str = ""
     dry_run: bool = False
+    replaces: bool = False
 
 
 class Deletion(NamedTuple):
@@ -83,9 +84,10 @@ class Registry:
         """Store `change(copy of the object)`. Refuses with 404, 409 (stale) and 422."""
         old = self.store.get(ref)
         new, known, binds = change(old.fresh()), old.fresh(), write.subresource == "binding"
-        _check_identity(ref, known, new)
+        _check_identity(ref, known, new, write)
         if write.subresource == "status":
-            new = {**old.fresh(), "status": new.get("status") or {}}
+            kept = old.fresh() if ref.served.custom else old.fresh() | {"metadata": new["metadata"]}
+            new = kept | {"status": new.get("status") or {}}
         elif ref.served.status and not binds:
             _restore(known, new, "status")
         _restore(known, new, "apiVersion", "kind")
@@ -138,9 +140,9 @@ class Registry:
 
     def _begin_deletion(self, ref: Ref, obj: Object, grace_s: int, waits: list[str], write: Write) -> Entry:
         meta = obj["metadata"]
+        meta |= {"generation": meta["generation"] + ("deletionTimestamp" not in meta)} if ref.served.generation else {}
         meta |= {"deletionTimestamp": timestamp(grace_s), "deletionGracePeriodSeconds": grace_s}
         meta |= {"finalizers": waits} if waits else {}
-        meta |= {"generation": meta["generation"] + 1} if ref.served.generation else {}
         if ref.served is NAMESPACES:
             obj["status"] = {"phase": "Terminating"}
         if write.dry_run:
@@ -205,12 +207,17 @@ def _recorded(old: Object | None, new: Object, write: Write) -> list[Object]:
     return managed.record(old, new, manager=write.manager, subresource=subresource, now=timestamp())
 
 
-def _check_identity(ref: Ref, old: Object, new: Any) -> None:
+def _check_identity(ref: Ref, old: Object, new: Any, write: Write) -> None:
     if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
         raise bad_request("the changed object has no metadata")
-    for path in ("apiVersion", "kind", "metadata.name", "metadata.namespace"):
+    patched = write.subresource in ("", "status") and not write.replaces
+    for path in ("apiVersion", "kind", "metadata.name", "metadata.namespace") + ("metadata.uid",) * patched:
         if at(new, path) not in (at(old, path), None):
             raise invalid(ref.served.kind.kind, ref.name, path, "Invalid value: field is immutable")
+    # Only the kinds of the oldest groups may be replaced without naming the version that is replaced.
+    if write.replaces and "." in ref.served.kind.group and not at(new, "metadata.resourceVersion"):
+        why = "Invalid value: 0: must be specified for an update"
+        raise invalid(ref.served.resource, ref.name, "metadata.resourceVersion", why)
     _check_expected(ref, old["metadata"], new["metadata"])
 
 
@@ -233,7 +240,7 @@ def scale_of(served: Served, obj: Object) -> Object:
     selector = at(obj, served.scale_selector) or ""
     text = selector_text(selector) if isinstance(selector, dict) else selector
     status = {"replicas": at(obj, "status.replicas") or 0, "selector": text}
-    spec = {"replicas": at(obj, "spec.replicas") or 0}
+    spec = {"replicas": replicas} if (replicas := at(obj, "spec.replicas")) else {}  # 0 is left out, as there
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec, "status": status}
 
 
@@ -254,10 +261,11 @@ def with_scale(served: Served, change: Callable[[Object], Any], obj: Object) -> 
 def with_binding(pod: Object, binding: Any, now: str) -> Object:
     """The pod on the node that a Binding names."""
     meta, node, taken = pod["metadata"], at(binding, "target.name"), pod["spec"].get("nodeName")
+    gates = pod["spec"].get("schedulingGates")
     if not isinstance(node, str) or not node:
         raise bad_request("a Binding needs target.name, the name of a node")
-    if taken or meta.get("deletionTimestamp"):
-        why = f'already assigned to node "{taken}"' if taken else "being deleted, cannot be assigned to a host"
+    if taken or gates or meta.get("deletionTimestamp"):
+        why = f'already assigned to node "{taken}"' if taken else "gated" if gates else "being deleted"
         raise conflict("pods", meta["name"], f"pod {meta['name']} is {why}")
     meta["uid"] = at(binding, "metadata.uid") or meta["uid"]
     if annotations := at(binding, "metadata.annotations"):

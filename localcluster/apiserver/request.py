@@ -5,15 +5,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from localcluster.apiserver.kinds import BY_PATH, Served
-from localcluster.apiserver.refusal import Object, Refusal, bad_request, not_found, not_served
+from localcluster.apiserver.refusal import Object, Refusal, bad_request
 from localcluster.apiserver.registry import Deletion, Write
+from localcluster.apiserver.selectors import at
 from localcluster.apiserver.store import Ref
-
-_UNSERVED = {
-    "apiextensions.k8s.io": "CustomResourceDefinitions: its table of kinds is fixed",
-    "admissionregistration.k8s.io": "admission webhooks and policies",
-}
-_UNSERVED_SUBS = {"exec", "attach", "portforward", "proxy", "ephemeralcontainers", "resize", "finalize", "token"}
 
 
 class Target(NamedTuple):
@@ -30,7 +25,7 @@ class Target(NamedTuple):
 
 
 def parse_path(path: str) -> Target:
-    """`/api/v1/namespaces/a/pods/b/log` as a Target. Refuses with 404 or 501."""
+    """`/api/v1/namespaces/a/pods/b/log` as a Target. Refuses with 404."""
     root, *parts = path.strip("/").split("/")
     group = parts.pop(0) if root == "apis" and parts else "" if root == "api" else root
     version, namespace, parts = parts[0] if parts else "", "", parts[1:]
@@ -39,19 +34,17 @@ def parse_path(path: str) -> Target:
         _, namespace, *parts = parts
     plural, name, subresource, *rest = [*parts, "", "", ""]
     served = BY_PATH.get((group, version, plural))
-    if group in _UNSERVED or subresource in _UNSERVED_SUBS:
-        raise not_served(_UNSERVED.get(group, f"{plural}/{subresource}"))
     wrong_scope = served and (name or namespace) and bool(namespace) != served.kind.namespaced
     if served is None or any(rest) or wrong_scope or subresource not in served.subresources:
-        raise not_found("path", path)
+        raise Refusal(404, "NotFound", f"path {path} not found")
     return Target(served, namespace, name, subresource)
 
 
 def parse_write(query: Mapping[str, str], user_agent: str, subresource: str, body: Any) -> Write:
-    """Who writes and whether for real; dryRun may also be in DeleteOptions."""
-    dry_run = query.get("dryRun") or (body.get("dryRun") if isinstance(body, dict) else "") or ""
+    """Who writes and whether for real; dryRun may also be in DeleteOptions, also in those of an Eviction."""
+    dry_run = query.get("dryRun") or at(body, "deleteOptions.dryRun") or at(body, "dryRun") or ""
     if dry_run not in ("", "All", ["All"]):
-        raise bad_request(f"dryRun must be All, found {dry_run!r}")
+        raise Refusal(422, "Invalid", f"dryRun must be All, found {dry_run!r}")
     manager = query.get("fieldManager") or user_agent.split("/")[0] or "unknown"
     return Write(manager, subresource, bool(dry_run))
 
@@ -60,7 +53,7 @@ def parse_deletion(query: Mapping[str, str], body: Any) -> Deletion:
     options: Object = dict(query) | (body if isinstance(body, dict) else {})
     propagation = options.get("propagationPolicy") or "Background"
     if propagation not in ("Background", "Foreground", "Orphan"):
-        raise bad_request(f"propagationPolicy must be Background, Foreground or Orphan, found {propagation!r}")
+        raise Refusal(422, "Invalid", f"propagationPolicy must be Background, Foreground or Orphan: {propagation!r}")
     return Deletion(parse_int(options, "gracePeriodSeconds"), propagation, options.get("preconditions") or {})
 
 
@@ -83,7 +76,7 @@ def parse_token(text: str) -> tuple[int, tuple[str, str]]:
 def parse_body(raw: bytes, content_type: str) -> Any:
     content_type = content_type.partition(";")[0].strip()
     if content_type.startswith("application/apply-patch"):
-        raise not_served("server-side apply; use a merge, strategic or JSON patch")
+        raise Refusal(501, "NotImplemented", "the embedded API server does not serve server-side apply")
     if raw and content_type != "application/json" and not content_type.endswith("-patch+json"):
         raise Refusal(415, "UnsupportedMediaType", f"the body must be application/json, found {content_type}")
     try:

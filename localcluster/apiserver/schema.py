@@ -1,7 +1,7 @@
 """Defaults and validation: what clients rely on, and no more. Pure.
 
-A shape is a number (an integer of at least that), a text (a string that matches it), a list with the shape of its
-items, or an object of fields; `!` marks what must be there and not empty, `*` stands for every field.
+A shape is a number (an integer of at least that), a text (a string that matches it), a pattern (a number may match it
+too), a list with the shape of its items, or an object; `!` marks what must be there and not empty, `*` any field.
 """
 
 import json
@@ -17,11 +17,10 @@ from localcluster.apiserver.selectors import at
 
 _POD_DEFAULTS = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "schedulerName": "default-scheduler"}
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
-_LWS_ROLLING = {"type": "RollingUpdate", "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0}}
 _LWS_TEMPLATE = {"size": 1, "restartPolicy": "RecreateGroupOnPodRestart"}
 _REPLICASET = {"replicas": 1, "template": {"spec": _POD_DEFAULTS}}
 _DEPLOYMENT = {"strategy": _ROLLING, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600} | _REPLICASET
-_LWS = {"replicas": 1, "startupPolicy": "LeaderCreated", "rolloutStrategy": _LWS_ROLLING}
+_LWS = {"replicas": 1, "startupPolicy": "LeaderCreated"}
 _DEFAULTS: dict[str, Object] = {
     "Namespace": {"status": {"phase": "Active"}},
     "Pod": {"spec": _POD_DEFAULTS, "status": {"phase": "Pending"}},
@@ -33,10 +32,16 @@ _DEFAULTS: dict[str, Object] = {
 }
 
 _LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-_TEXTS = {"*": r"(?s).*"}
-_CONTAINER = {"name!": _LABEL, "image": ".*", "ports": [{}], "env": [{}]}
-_POD: Object = {"containers!": [_CONTAINER | {"image!": ".+"}], "terminationGracePeriodSeconds": 0}
-_TEMPLATE = {"metadata": {"labels": _TEXTS}, "spec!": _POD}
+_ANY = r"(?s).*"
+_TEXTS, _LABELS = {"*": _ANY}, {"*": r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"}
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
+_QUANTITIES = {"*": re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?")}
+_ENV = {"env": [{"name!": ".+", "value": _ANY}], "command": [_ANY], "args": [_ANY]}
+_REQUESTS = {"resources": dict.fromkeys(("requests", "limits"), _QUANTITIES)}
+_CONTAINER = {"name!": _LABEL, "image": ".*", "ports": [{"containerPort!": 1}], **_ENV, **_REQUESTS}
+_ENDING = {"terminationGracePeriodSeconds": 0, "restartPolicy": "Always|OnFailure|Never"}
+_POD: Object = {"containers!": [_CONTAINER | {"image!": ".+"}], **_ENDING}
+_TEMPLATE = {"metadata": {"labels": _LABELS}, "spec!": _POD}
 _WORKLOAD = {"replicas": 0, "selector!": {"matchLabels": _TEXTS}, "template!": _TEMPLATE}
 _RANKS: Object = {"spec!": {"containers!": [_CONTAINER]}}
 _GROUP = {"size": 1, "workerTemplate!": _RANKS, "leaderTemplate": _RANKS}
@@ -46,23 +51,26 @@ _SPECS: dict[str, Object] = {
     "Deployment": _WORKLOAD,
     "LeaderWorkerSet": {"replicas": 0, "leaderWorkerTemplate!": _GROUP},
     "PodGroup": {"schedulingPolicy!": {"gang": {"minCount!": 1}}},
-    "Lease": {"leaseDurationSeconds": 1},
+    "Lease": {"leaseDurationSeconds": 1, "renewTime": _TIME, "acquireTime": _TIME},
     "RoleRatioAutoscaler": {},
 }
 _OWNER = dict.fromkeys(("apiVersion!", "kind!", "name!", "uid!"), ".+")
-_NAMES = {"name!": rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "labels": _TEXTS, "annotations": _TEXTS}
-_METADATA = _NAMES | {"ownerReferences": [_OWNER], "finalizers": [".+"]}
+_NAMES = {"name!": rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "labels": _LABELS, "annotations": _TEXTS}
+_METADATA = _NAMES | {"ownerReferences": [_OWNER], "finalizers": [".+/.+|foregroundDeletion|orphan"]}
 _STATUS = {
     "conditions": [{"type!": ".+", "status!": ".+"}],
     "containerStatuses": [{"name!": ".+"}],
     "addresses": [{"type!": ".+", "address!": ".+"}],
+    **dict.fromkeys(("capacity", "allocatable"), _QUANTITIES),
 }
-_LABELS = "spec.template.metadata.labels"
-_POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
-_MUTABLE = {
-    "Pod": ", ".join(("containers[*].image", *_POD_MUTABLE)),
-    "PodGroup": "schedulingPolicy.gang.minCount",
-    **dict.fromkeys(("Deployment", "ReplicaSet"), "fields other than spec.selector"),
+_GANG_STATUS = {"conditions": [{"type!": ".+", "status!": ".+", "reason!": ".+", "lastTransitionTime!": _TIME}]}
+_TEMPLATE_LABELS = "spec.template.metadata.labels"
+_POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "schedulingGates")
+# Where a change of what is fixed is refused, and how.
+_FIXED = {
+    "Pod": ("spec", f"Forbidden: immutable except containers[*].image, {', '.join(_POD_MUTABLE)}"),
+    "PodGroup": ("spec", "Invalid value: field is immutable; only schedulingPolicy.gang.minCount may change"),
+    **dict.fromkeys(("Deployment", "ReplicaSet"), ("spec.selector", "Invalid value: field is immutable")),
 }
 
 
@@ -90,17 +98,18 @@ def _fill(obj: Object, defaults: Object) -> None:
 def validate(served: Served, obj: Object, old: Object | None) -> None:
     """Refuse an object that the real server would refuse, or a change of what must not change."""
     kind = served.kind.kind
-    refuse = partial(invalid, kind, str(at(obj, "metadata.name")))
+    refuse = partial(invalid, kind, str(at(obj, "metadata.name") or ""))
     spec = {"spec!": _SPECS[kind]} if kind in _SPECS else {"spec": {}}
     about = {"involvedObject!": {"kind": ".+"}} if kind == "Event" else {}
-    _check({"metadata!": _METADATA, "status": _STATUS} | spec | about, obj, "", refuse)
+    status = _GANG_STATUS if kind == "PodGroup" else _STATUS
+    _check({"metadata!": _METADATA, "status": status} | spec | about, obj, "", refuse)
     wanted = (at(obj, "spec.selector.matchLabels") or {}).items()
-    if kind in ("Deployment", "ReplicaSet") and not wanted <= (at(obj, _LABELS) or {}).items():
-        raise refuse(_LABELS, "Invalid value: must match spec.selector")
+    if kind in ("Deployment", "ReplicaSet") and not wanted <= (at(obj, _TEMPLATE_LABELS) or {}).items():
+        raise refuse(_TEMPLATE_LABELS, "Invalid value: must match spec.selector")
     if kind == "PodGroup" and len(obj["spec"]["schedulingPolicy"].keys() & {"basic", "gang"}) != 1:
         raise refuse("spec.schedulingPolicy", "Invalid value: must have either `basic` or `gang`")
     if old is not None and _fixed(kind, obj) != _fixed(kind, old):
-        raise refuse("spec", f"Forbidden: field is immutable; only {_MUTABLE[kind]} may change")
+        raise refuse(*_FIXED[kind])
 
 
 def _check(shape: Any, value: Any, path: str, refuse: Callable[[str, str], Refusal]) -> None:
@@ -109,13 +118,15 @@ def _check(shape: Any, value: Any, path: str, refuse: Callable[[str, str], Refus
         expected, fits = f"greater than or equal to {shape}", type(value) is int and value >= shape
     elif isinstance(shape, str):
         expected, fits = f"a string like {shape}", isinstance(value, str) and re.fullmatch(shape, value) is not None
+    elif isinstance(shape, re.Pattern):
+        expected, fits = f"like {shape.pattern}", shape.fullmatch(str(value)) is not None
     if not fits:
         raise refuse(path, f"Invalid value: {json.dumps(value)[:80]}: must be {expected}")
     for index, item in enumerate(value) if isinstance(shape, list) else ():
         _check(shape[0], item, f"{path}[{index}]", refuse)
     for key, inner in shape.items() if isinstance(shape, dict) else ():
         for name in value if key == "*" else [key.rstrip("!")]:
-            if value.get(name) not in (None, []):
+            if value.get(name) not in ((None, [], "", 0) if key.endswith("!") else (None,)):
                 _check(inner, value[name], f"{path}.{name}".lstrip("."), refuse)
             elif key.endswith("!"):
                 raise refuse(f"{path}.{name}".lstrip("."), "Required value")
@@ -128,4 +139,4 @@ def _fixed(kind: str, obj: Object) -> Any:
         return spec | {"containers": [item | {"image": ""} for item in spec["containers"]]}
     if kind == "PodGroup":
         return obj["spec"] | {"schedulingPolicy": sorted(obj["spec"]["schedulingPolicy"])}
-    return at(obj, "spec.selector") if kind in _MUTABLE else None
+    return at(obj, "spec.selector") if kind in _FIXED else None

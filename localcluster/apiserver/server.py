@@ -22,14 +22,13 @@ from localcluster.apiserver.patch import json_patch, merge_patch, strategic_merg
 from localcluster.apiserver.refusal import Object, Refusal, bad_request
 from localcluster.apiserver.registry import Registry, Write, scale_of, timestamp, with_binding, with_scale
 from localcluster.apiserver.request import Target, parse_int
-from localcluster.apiserver.selectors import Predicate, predicate
+from localcluster.apiserver.selectors import Predicate, at, predicate
 from localcluster.apiserver.store import Entry, Store, encode
 from localcluster.apiserver.table import table
+from localcluster.logs import log_chunks
 
 _log = logging.getLogger(__name__)
 
-NAMESPACES_AT_START = ("default", "kube-system", "roleratio-demo")
-_MAX_BODY_BYTES = 3 * 1024 * 1024
 _STRATEGIC = "application/strategic-merge-patch+json"
 _CHANGES: dict[str, Callable[..., Any]] = {
     "whole": lambda original, patch: patch,
@@ -50,10 +49,10 @@ class ApiServer:
         self._documents = documents()
         self._limits: set[asyncio.Timeout] = set()
         self._registry = Registry(self.store, lambda call: asyncio.get_running_loop().call_soon(call))
-        for name in NAMESPACES_AT_START:
+        for name in ("default", "kube-node-lease", "kube-system"):
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self._registry.create(NAMESPACES, "", body, Write("localcluster"))
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app = web.Application(client_max_size=3 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handler_cancellation=True)
 
@@ -72,15 +71,6 @@ class ApiServer:
         for limit in self._limits:
             limit.reschedule(0)
         await self._runner.cleanup()
-
-    def write_kubeconfig(self, path: Path) -> None:
-        """A kubeconfig for kubectl and the official clients (JSON, which is YAML)."""
-        name = "localcluster"
-        clusters = [{"name": name, "cluster": {"server": self.url}}]
-        contexts = [{"name": name, "context": {"cluster": name, "user": name}}]
-        config = {"apiVersion": "v1", "kind": "Config", "clusters": clusters, "contexts": contexts}
-        config |= {"users": [{"name": name, "user": {}}], "current-context": name}
-        path.write_text(json.dumps(config, indent=2) + "\n")
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
         try:
@@ -130,7 +120,7 @@ class ApiServer:
         if limit and len(rows) > limit:
             left, (ref, _) = len(rows) - limit, rows[limit - 1]
             token = f"{revision}/{ref.namespace}/{ref.name}"
-            rows, meta = rows[:limit], meta | {"continue": token, "remainingItemCount": left}
+            rows, meta = rows[:limit], meta | {"continue": token} | ({} if matches else {"remainingItemCount": left})
         if _wants_table(http):
             return _json(_table(http, target, [entry.obj for _, entry in rows], meta))
         kind = target.served.kind
@@ -140,8 +130,6 @@ class ApiServer:
     async def _watch(self, http: web.Request, target: Target) -> web.StreamResponse:
         initial, bookmarks = (http.query.get(key) == "true" for key in ("sendInitialEvents", "allowWatchBookmarks"))
         since = 0 if initial else parse_int(http.query, "resourceVersion") or 0
-        if since:
-            self.store.changes_since(target.served, since)
         rendered = count()
 
         def render(data: bytes) -> bytes:
@@ -169,7 +157,7 @@ class ApiServer:
             runs = entry is not None and entry.obj["status"].get("phase") not in ("Succeeded", "Failed")
             return runs and http.query.get("follow") == "true"
 
-        chunks = streams.log_chunks(path, parse_int(http.query, "tailLines"), follows)
+        chunks = log_chunks(path, parse_int(http.query, "tailLines"), follows)
         return await self._stream(http, "text/plain", chunks)
 
     async def _stream(self, http: web.Request, kind: str, parts: AsyncGenerator[bytes, None]) -> web.StreamResponse:
@@ -191,6 +179,8 @@ class ApiServer:
         if not target.name:
             checked = request.check_object(target, body)
             return _answer(http, target, self._registry.create(target.served, target.namespace, checked, write), 201)
+        if at(body, "metadata.name") not in (None, target.name):
+            raise bad_request(f"metadata.name must be {target.name}, as in the path")
         if target.subresource == "binding":
             self._registry.update(target.ref, lambda pod: with_binding(pod, body, timestamp()), write)
         else:
@@ -202,7 +192,8 @@ class ApiServer:
         scales, kind = target.subresource == "scale", http.content_type
         if http.method == "PUT":
             body, kind = body if scales else request.check_object(target, body), "whole"
-        if kind not in _CHANGES or (kind == _STRATEGIC and target.served.custom and not scales):
+            write = write._replace(replaces=not scales)
+        if kind not in _CHANGES or (kind == _STRATEGIC and target.served.custom):
             why = f"{kind} is not a patch type of {target.served.resource}; use a merge patch"
             raise Refusal(415, "UnsupportedMediaType", why)
         plain = partial(_CHANGES[kind], patch=body)

@@ -5,6 +5,7 @@ has one revision of the one counter; a watch resumes from any revision that the 
 """
 
 import json
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from itertools import takewhile
@@ -53,13 +54,14 @@ class Store:
     """All objects, and where each uid lives. Everything here is synchronous, so every method is atomic."""
 
     def __init__(self) -> None:
-        self.revision = 1
+        # Above whatever an earlier server gave out, so that its clients are told to list again.
+        self.revision = time.time_ns() // 1_000_000
         self.by_uid: dict[str, Ref] = {}
         self._dependents: defaultdict[str, set[Ref]] = defaultdict(set)
         self.listeners: dict[Served, set[Callable[[], None]]] = {served: set() for served in SERVED}
         self._objects: dict[Served, defaultdict[str, dict[str, Entry]]] = {row: defaultdict(dict) for row in SERVED}
         self._history: dict[Served, deque[Change]] = {row: deque(maxlen=HISTORY_EVENTS) for row in SERVED}
-        self._forgotten_revision = dict.fromkeys(SERVED, 0)
+        self._forgotten_revision = dict.fromkeys(SERVED, self.revision)
 
     def find(self, ref: Ref) -> Entry | None:
         return self._objects[ref.served][ref.namespace].get(ref.name)
@@ -100,7 +102,6 @@ class Store:
 
     def changes_since(self, served: Served, revision: int) -> list[Change]:
         """What happened to a kind after `revision`. Refuses with 410 what the history does not hold."""
-        # A revision from the future is one of an earlier server's: the client must list again.
         if not self._forgotten_revision[served] <= revision <= self.revision:
             oldest = self._forgotten_revision[served]
             raise Refusal(410, "Expired", f"too old resource version: {revision} ({oldest})")

@@ -1,4 +1,4 @@
-"""Answers that go on: watches and followed logs, as asynchronous iterators of bytes.
+"""Answers that go on: watches, as asynchronous iterators of bytes.
 
 A watcher keeps no queue: it is woken and reads the shared history from its own revision, so a slow client costs
 nothing and is told 410 once the history has moved past it.
@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from localcluster.apiserver.kinds import Served
@@ -17,7 +16,6 @@ from localcluster.apiserver.selectors import Predicate
 from localcluster.apiserver.store import Change, Store, encode
 
 BOOKMARK_S = 5.0
-_LOG_POLL_S = 0.2
 
 
 class Watch(NamedTuple):
@@ -70,14 +68,3 @@ class Watch(NamedTuple):
 
 def line(kind: str, data: bytes) -> bytes:
     return b'{"type":"%s","object":%s}\n' % (kind.encode(), data)
-
-
-async def log_chunks(path: Path, tail_lines: int | None, follows: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
-    """A log, or its last lines, and then what is added as long as `follows()`."""
-    with path.open("rb") as file:
-        lines, goes_on = file.read().splitlines(keepends=True), follows()
-        yield b"".join(lines[0 if tail_lines is None else max(len(lines) - tail_lines, 0) :])
-        while goes_on:
-            await asyncio.sleep(_LOG_POLL_S)
-            goes_on = follows()
-            yield file.read()

@@ -3,10 +3,12 @@
 A cell never raises on an object that passed validation: what is absent prints as `<none>` or 0.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from localcluster.ages import human_duration
 from localcluster.apiserver.kinds import Served
 from localcluster.apiserver.refusal import Object
 from localcluster.apiserver.selectors import at, selector_text
@@ -21,25 +23,15 @@ def table(served: Served, objects: list[Object], now: datetime, meta: Object, in
     cells = [_CELLS.get(source or name) or _path(source) for name, source in columns]
     partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
     rows: list[Object] = []
+    blank = None if served.custom else "<none>"
     for obj in objects:
         kept = {"None": None, "Object": obj}.get(include, partial | {"metadata": obj["metadata"]})
-        rows.append({"cells": [cell(obj, now) for cell in cells], "object": kept})
+        values = [blank if (value := cell(obj, now)) == "<none>" else value for cell in cells]
+        rows.append({"cells": values, "object": kept})
     common = {"type": "string", "format": "", "description": ""}
     names = [common | {"name": name.strip("*"), "priority": int(name.startswith("*"))} for name, _ in columns]
-    names[0]["format"] = "name" if names[0]["name"] == "Name" else ""
+    next(name for name in names if name["name"] == "Name")["format"] = "name"
     return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": names, "rows": rows}
-
-
-def human_duration(seconds: float) -> str:
-    """An age as kubectl writes it: `42s`, `3m10s`, `27m`, `5h2m`, `3d4h`, `12d`."""
-    total = max(int(seconds), 0)
-    minutes, hours, days = total // 60, total // 3600, total // 86400
-    parts = [(total, "s"), (minutes, "m"), (hours, "h"), (days, "d"), (days // 365, "y")]
-    # Up to this many seconds: the unit, and whether the next smaller one is shown too.
-    steps = [(120, 0, 0), (600, 1, 60), (10800, 1, 0), (28800, 2, 60), (172800, 2, 0), (691200, 3, 24)]
-    unit, small = next((row[1:] for row in steps if total < row[0]), (3 if days < 730 else 4, 0))
-    text, rest = "{}{}".format(*parts[unit]), parts[unit - 1][0] % small if small else 0
-    return f"{text}{rest}{parts[unit - 1][1]}" if rest else text
 
 
 def _age(*fields: str) -> Cell:
@@ -54,12 +46,16 @@ def _age(*fields: str) -> Cell:
 
 
 def _path(field: str) -> Cell:
-    absent: Any = 0 if field.endswith(("eplicas", "count")) else "<none>"
+    if "[" in field:
+        return _of_type(*re.split(r"\[|\]\.", field))
+    absent: Any = 0 if field.endswith(("eplicas", "count")) else "" if field.endswith("fieldPath") else "<none>"
     return lambda obj, now: at(obj, field) or absent
 
 
-def _of_type(items: str, kind: str, field: str) -> Cell:
-    return lambda obj, now: next((x.get(field) for x in at(obj, items) or [] if x["type"] == kind), "<none>")
+def _of_type(of: str, kind: str, key: str) -> Cell:
+    return lambda obj, _: next(
+        (x.get(key) for x in at(obj, of) or [] if x.get("type", x.get("name")) == kind), "<none>"
+    )
 
 
 def _each(field: str, form: str) -> Cell:
@@ -76,7 +72,8 @@ def _statuses(pod: Object) -> list[Object]:
 
 
 def _pod_status(obj: Object, now: datetime) -> str:
-    reason = at(obj, "status.reason") or at(obj, "status.phase")
+    waits = "SchedulingGated" if at(obj, "spec.schedulingGates") else at(obj, "status.phase")
+    reason = at(obj, "status.reason") or waits
     for status in _statuses(obj):
         ended = at(status, "state.terminated") or {}
         exit_code = f"ExitCode:{ended['exitCode']}" if "exitCode" in ended else reason
@@ -90,10 +87,10 @@ def _pod_restarts(obj: Object, now: datetime) -> str:
     return f"{count} ({_age('ended')({'ended': ended}, now)} ago)" if count and ended else str(count)
 
 
+_gang = _of_type("status.conditions", "PodGroupInitiallyScheduled", "status")
 _CELLS: dict[str, Cell] = {
     "Age": _age("metadata.creationTimestamp"),
     "node status": _node_status,
-    "node address": _of_type("status.addresses", "InternalIP", "address"),
     "pod ready": lambda obj, now: (
         f"{sum(bool(s.get('ready')) for s in _statuses(obj))}/{len(obj['spec']['containers'])}"
     ),
@@ -102,32 +99,39 @@ _CELLS: dict[str, Cell] = {
     "ports": _each("spec.ports", "{port}/{protocol}"),
     "selector": lambda obj, now: selector_text(at(obj, "spec.selector") or {}) or "<none>",
     "labels": lambda obj, now: selector_text({"matchLabels": at(obj, "spec.selector")}) or "<none>",
+    "first seen": _age("firstTimestamp", "eventTime", "metadata.creationTimestamp"),
     "last seen": _age("lastTimestamp", "eventTime", "metadata.creationTimestamp"),
     "target": lambda obj, now: "{kind}/{name}".format_map(obj["involvedObject"]).lower(),
     "containers": _each("spec.template.spec.containers", "{name}"),
     "images": _each("spec.template.spec.containers", "{image}"),
     "deployment ready": lambda obj, now: f"{at(obj, 'status.readyReplicas') or 0}/{at(obj, 'spec.replicas')}",
-    "gang scheduled": _of_type("status.conditions", "PodGroupInitiallyScheduled", "status"),
-    "ready": _of_type("status.conditions", "Ready", "status"),
+    "policy": lambda obj, now: "Gang" if at(obj, "spec.schedulingPolicy.gang") else "Basic",
+    "gang status": lambda obj, now: {"True": "Scheduled", "False": "Unschedulable"}.get(_gang(obj, now), "Pending"),
 }
 _WIDE = ", Age, *Containers=containers, *Images=images, *Selector=selector"
 _COLUMNS = {
     "Namespace": "Status=status.phase, Age",
     "Node": "Status=node status, Roles=roles, Age, Version=status.nodeInfo.kubeletVersion, "
-    "*Internal-IP=node address, *OS-Image=status.nodeInfo.osImage, *Kernel-Version=status.nodeInfo.kernelVersion, "
+    "*Internal-IP=status.addresses[InternalIP].address, *External-IP=status.addresses[ExternalIP].address, "
+    "*OS-Image=status.nodeInfo.osImage, *Kernel-Version=status.nodeInfo.kernelVersion, "
     "*Container-Runtime=status.nodeInfo.containerRuntimeVersion",
     "Pod": "Ready=pod ready, Status=pod status, Restarts=pod restarts, Age, *IP=status.podIP, *Node=spec.nodeName, "
     "*Nominated Node=status.nominatedNodeName, *Readiness Gates=spec.readinessGates",
     "Service": "Type=spec.type, Cluster-IP=spec.clusterIP, External-IP=spec.externalName, Port(s)=ports, Age, "
     "*Selector=labels",
-    "Event": "Last Seen=last seen, Type=type, Reason=reason, Object=target, *Source=source.component, "
-    "Message=message, *Count=count, *Name=metadata.name",
+    "Event": "Last Seen=last seen, Type=type, Reason=reason, Object=target, *Subobject=involvedObject.fieldPath, "
+    "*Source=source.component, Message=message, *First Seen=first seen, *Count=count, *Name=metadata.name",
     "Lease": "Holder=spec.holderIdentity, Age",
     "ReplicaSet": f"Desired=spec.replicas, Current=status.replicas, Ready=status.readyReplicas{_WIDE}",
     "Deployment": "Ready=deployment ready, Up-to-date=status.updatedReplicas, "
     f"Available=status.availableReplicas{_WIDE}",
     "LeaderWorkerSet": "Ready=status.readyReplicas, Desired=spec.replicas, Up-to-date=status.updatedReplicas, Age",
-    "PodGroup": "Min-Count=spec.schedulingPolicy.gang.minCount, Workload=spec.workloadRef.workloadName, "
-    "Scheduled=gang scheduled, Age",
-    "RoleRatioAutoscaler": "Mode=spec.mode, Ready=ready, Age",
+    "PodGroup": "Policy=policy, Workload=spec.workloadRef.workloadName, Status=gang status, Age",
+    # As autoscaler/crd.py has them; a condition is named by its type, a role by its name.
+    "RoleRatioAutoscaler": "Service=spec.service, Mode=status.mode, Prefill=status.roles[prefill].groups, "
+    "Decode=status.roles[decode].groups, Ratio=status.ratio, Active=status.conditions[ScalingActive].status, "
+    "Why=status.lastDecision.summary, Age, *Ready=status.conditions[Ready].reason, *Budget=spec.gpuBudget, "
+    "*Bottleneck=status.bottleneck, *Limited=status.conditions[ScalingLimited].reason, "
+    "*Blind=status.conditions[Blind].status, *Foreign=status.conditions[ForeignWriter].status, "
+    "*Step=status.lastDecision.step",
 }

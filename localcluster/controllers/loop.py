@@ -36,15 +36,16 @@ log = logging.getLogger(__name__)
 _RETRY_S = 1.0
 _SEEN_WITHIN_S = 5.0
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
-_KINDS = (NODE, POD, REPLICASET, DEPLOYMENT, LWS)
 
 
 class World:
     """What the controllers know: caches of their kinds and a signal that something changed."""
 
-    def __init__(self, client: KubeClient) -> None:
+    def __init__(self, client: KubeClient, kinds: Iterable[Kind], namespace: str | None) -> None:
         self.changes = Changes()
-        self.caches = {kind: Cache(client, kind, on_change=lambda _: self.changes.notify()) for kind in _KINDS}
+        self.caches = {
+            kind: Cache(client, kind, namespace, on_change=lambda _: self.changes.notify()) for kind in kinds
+        }
 
     def all(self, kind: Kind) -> list[Object]:
         """Every object of a kind."""
@@ -100,10 +101,10 @@ def _by_owner(objects: Iterable[Object]) -> defaultdict[str | None, list[Object]
     return grouped
 
 
-PLANNERS: dict[str, Planner] = {
-    names.MANAGER_LWS: lws_actions,
-    names.MANAGER_DEPLOYMENT: deployment_actions,
-    DEFAULT_SCHEDULER: binding_actions,
+PLANNERS: dict[str, tuple[Planner, tuple[Kind, ...]]] = {
+    names.MANAGER_LWS: (lws_actions, (LWS, POD)),
+    names.MANAGER_DEPLOYMENT: (deployment_actions, (DEPLOYMENT, REPLICASET, POD)),
+    DEFAULT_SCHEDULER: (binding_actions, (NODE, POD)),
 }
 
 
@@ -187,16 +188,20 @@ def _name(obj: Object) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def controllers(config: Config) -> AsyncIterator[asyncio.TaskGroup]:
-    """Run the workload controllers and the default scheduler while the context is open."""
+async def controllers(
+    config: Config, chosen: Iterable[str] = tuple(PLANNERS), namespace: str | None = None
+) -> AsyncIterator[asyncio.TaskGroup]:
+    """Run workload controllers while the context is open: all of them, for all namespaces, unless told otherwise."""
+    planners = {name: PLANNERS[name] for name in chosen}
     async with AsyncExitStack() as stack:
-        clients = {name: await stack.enter_async_context(KubeClient(config, field_manager=name)) for name in PLANNERS}
-        world = World(clients[names.MANAGER_LWS])
+        clients = {name: await stack.enter_async_context(KubeClient(config, field_manager=name)) for name in planners}
+        reader = await stack.enter_async_context(KubeClient(config, field_manager="localcluster"))
+        world = World(reader, {kind for _, kinds in planners.values() for kind in kinds}, namespace)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(cache.run()) for cache in world.caches.values()]
             for cache in world.caches.values():
                 await cache.synced.wait()
-            for name, planner in PLANNERS.items():
+            for name, (planner, _) in planners.items():
                 hand = Hand(clients[name], world, EventRecorder(clients[name], name))
                 running.append(tasks.create_task(hand.run(planner)))
             try:

@@ -242,10 +242,11 @@ def _status(wanted: Wanted, groups: dict[int, Group], now: str) -> Iterator[Patc
     rolling = len(updated) < len(existing)
     complete = served == wanted.replicas == len(existing)
     text = f"{served} of {wanted.replicas} groups are ready"
+    moved = f"{len(updated)} of {len(existing)} groups have the newest template"
     conditions = [
         Condition("Available", complete, "AllGroupsReady" if complete else "GroupsNotReady", text),
         Condition("Progressing", not complete, "Settled" if complete else "GroupsProgressing", text),
-        Condition("UpdateInProgress", rolling, "GroupsUpdating" if rolling else "AllGroupsUpdated"),
+        Condition("UpdateInProgress", rolling, "GroupsUpdating" if rolling else "AllGroupsUpdated", moved),
     ]
     status: Object = {
         "observedGeneration": wanted.lws["metadata"].get("generation", 1),

@@ -1,7 +1,7 @@
 """The default scheduler: one pod at a time, to the node with most free room that fits.
 
-Rules: pure; pods of other schedulers only take room; cpu, memory, GPUs, the number of pods and nodeSelector
-count, nothing else (no taints, no affinity).
+Rules: pure; pods of other schedulers only take room; cpu, memory, GPUs, the number of pods, nodeSelector and taints
+count, nothing else (no affinity).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def plan_bindings(pods: Sequence[Object], nodes: Sequence[Object], now: str) -> 
     """Bindings for the pods that wait for the default scheduler, and why the others still wait."""
     usable = [node for node in nodes if has_condition(node, "Ready") and not node["spec"].get("unschedulable")]
     free = {node["metadata"]["name"]: _free(node, pods) for node in usable}
-    places = {node["metadata"]["name"]: labels_of(node) for node in usable}
+    by_name = {node["metadata"]["name"]: node for node in usable}
     actions: list[Action] = []
     for pod in sorted(filter(_waits, pods), key=lambda pod: pod["metadata"]["creationTimestamp"]):
         asked = requests_of(pod)
-        fitting = [name for name, room in free.items() if _fits(pod, asked, room, places[name])]
+        fitting = [name for name, room in free.items() if _fits(pod, asked, room, by_name[name])]
         if not fitting:
             actions += _report(pod, asked, len(usable), now)
             continue
@@ -85,9 +85,24 @@ def _free(node: Object, pods: Iterable[Object]) -> Amounts:
     return room
 
 
-def _fits(pod: Object, asked: Amounts, room: Amounts, node_labels: dict[str, str]) -> bool:
+def _fits(pod: Object, asked: Amounts, room: Amounts, node: Object) -> bool:
     selector = pod["spec"].get("nodeSelector") or {}
-    return selector.items() <= node_labels.items() and all(asked[key] <= room[key] for key in _RESOURCES)
+    enough = all(asked[key] <= room[key] for key in _RESOURCES)
+    return enough and selector.items() <= labels_of(node).items() and _tolerates(pod, node)
+
+
+def _tolerates(pod: Object, node: Object) -> bool:
+    """Whether the pod tolerates every taint that keeps pods away; a toleration without key or effect is for all."""
+    taints = [taint for taint in node["spec"].get("taints") or [] if taint["effect"] != "PreferNoSchedule"]
+    return all(
+        any(
+            one.get("key") in (None, "", taint["key"])
+            and one.get("effect") in (None, "", taint["effect"])
+            and (one.get("operator") == "Exists" or one.get("value", "") == taint.get("value", ""))
+            for one in pod["spec"].get("tolerations") or []
+        )
+        for taint in taints
+    )
 
 
 def _report(pod: Object, asked: Amounts, nodes: int, now: str) -> Iterator[Action]:

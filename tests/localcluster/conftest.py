@@ -11,6 +11,7 @@ import pytest
 from kubeapi.client import KubeClient
 from kubeapi.config import load_config
 from localcluster.apiserver import ApiServer
+from localcluster.kubeconfig import write_kubeconfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,6 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     log_dir.mkdir()
     kubeconfig = tmp_path / "kubeconfig"
     async with ApiServer(log_dir=log_dir) as server:
-        server.write_kubeconfig(kubeconfig)
+        write_kubeconfig(server.url, kubeconfig)
         async with KubeClient(load_config(kubeconfig), field_manager="test") as client:
             yield Api(server, server.url, kubeconfig, client, log_dir)

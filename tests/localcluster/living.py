@@ -27,7 +27,7 @@ async def agent_and_controllers(url: str, kubeconfig: Path, log_dir: Path) -> As
     options = LocalClusterOptions(
         state_dir=log_dir.parent, kubeconfig_out=kubeconfig, nodes=2, gpus_per_node=4, cpu_per_node=64
     )
-    async with node_agent(options, Config(url), log_dir), controllers(Config(url)):
+    async with node_agent(options, Config(url), kubeconfig, log_dir), controllers(Config(url)):
         yield
 
 

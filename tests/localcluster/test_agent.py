@@ -213,7 +213,7 @@ async def test_a_failing_liveness_probe_restarts_the_container(cluster: Seen, tm
         ([], [], "container c: no command; images are not run here"),
         (["/no/such/program"], [], "No such file or directory: '/no/such/program'"),
         (SLEEP, [SECRET], "variable V: secretKeyRef is not served"),
-        (SLEEP, [{"value": "nameless"}], "container c: cannot be read: KeyError: 'name'"),
+        (SLEEP, [{"name": "V", "valueFrom": "x"}], "container c: cannot be read: AttributeError: 'str' object has no"),
     ],
 )
 async def test_a_pod_that_cannot_start_says_why(

@@ -179,7 +179,7 @@ async def test_scale_patch_label_annotate(kubectl: Kubectl) -> None:
     minimum = '{"spec":{"schedulingPolicy":{"gang":{"minCount":%d}}}}'
     await kubectl("patch", "podgroup/decode", "--type=merge", "-p", minimum % 4)
     refused = await kubectl.fails("patch", "podgroup/decode", "--type=merge", "-p", minimum % 0)
-    assert "spec.schedulingPolicy.gang.minCount: Invalid value: 0" in refused
+    assert "spec.schedulingPolicy.gang.minCount: Required value" in refused
     deployment = await kubectl.get("deploy", "router")
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert (container["image"], len(container["env"])) == ("j", 2)
@@ -215,7 +215,7 @@ async def test_delete_wait_and_logs(api: Any, kubectl: Kubectl) -> None:
 async def test_what_is_not_served_says_so(kubectl: Kubectl) -> None:
     refused = await kubectl.fails("apply", "--server-side", "-f", "-", stdin=MANIFEST)
     assert "does not serve server-side apply" in refused
-    assert "does not serve pods/exec" in await kubectl.fails("exec", "p0", "--", "true")
+    assert "pods/p0/exec not found" in await kubectl.fails("exec", "p0", "--", "true")
 
 
 async def test_the_official_python_client(api: Any, kubectl: Kubectl) -> None:

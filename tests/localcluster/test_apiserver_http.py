@@ -97,8 +97,8 @@ async def test_namespaces_must_exist_and_match(api: Any) -> None:
         await api.client.create(POD, pod("a", namespace="kube-system"), NS)
     assert {item["metadata"]["name"] for item in (await api.client.list(NAMESPACE)).items} == {
         "default",
+        "kube-node-lease",
         "kube-system",
-        "roleratio-demo",
     }
 
 
@@ -142,8 +142,10 @@ async def test_metadata_of_the_server_cannot_be_written(api: Any) -> None:
         assert after["metadata"][key] == made["metadata"][key]
     with pytest.raises(Invalid, match=r"metadata\.name"):
         await api.client.patch(POD, "a", NS, {"metadata": {"name": "b"}})
-    with pytest.raises(Conflict, match="uid"):
+    with pytest.raises(Invalid, match=r"metadata\.uid"):
         await api.client.patch(POD, "a", NS, {"metadata": {"uid": "other"}})
+    with pytest.raises(Conflict, match="uid"):
+        await api.client.update(POD, after | {"metadata": after["metadata"] | {"uid": "other"}}, NS)
 
 
 @pytest.mark.parametrize("kind", [DEPLOYMENT, LWS], ids=lambda kind: kind.kind)
@@ -171,7 +173,11 @@ async def test_scale(api: Any, kind: Kind) -> None:
         await api.client.patch(kind, "d", NS, {"spec": {"replicas": -1}}, subresource="scale")
     scaled["spec"]["replicas"] = 0
     scaled["metadata"]["resourceVersion"] = after["metadata"]["resourceVersion"]
-    assert (await api.client.update(kind, scaled, NS, subresource="scale"))["spec"]["replicas"] == 0
+    assert "replicas" not in (await api.client.update(kind, scaled, NS, subresource="scale")).get("spec", {})
+    again = await api.client.patch(kind, "d", NS, {"spec": {"replicas": 2}}, subresource="scale")
+    assert again["spec"] == {"replicas": 2}
+    managers = (await api.client.get(kind, "d", NS))["metadata"]["managedFields"]
+    assert not [entry for entry in managers if "f:replicas" in entry["fieldsV1"].get("f:spec", {})]
 
 
 async def test_the_name_of_who_scaled_by_hand_is_on_record(api: Any) -> None:
@@ -222,9 +228,29 @@ async def test_an_unbound_pod_goes_at_once_a_bound_one_when_the_kubelet_says(api
     assert not await exists(api.client, POD, "bound")
 
 
+async def test_a_gated_pod_is_not_bound(api: Any) -> None:
+    body = pod("a")
+    await api.client.create(POD, body | {"spec": body["spec"] | {"schedulingGates": [{"name": "x/y"}]}}, NS)
+    with pytest.raises(Conflict, match="gated"):
+        await bind(api.client, "a")
+    await api.client.patch(POD, "a", NS, {"spec": {"schedulingGates": None}})
+    await bind(api.client, "a")
+
+
+async def test_a_lease_is_not_replaced_unseen(api: Any) -> None:
+    made = await api.client.create(LEASE, {"metadata": {"name": "a"}, "spec": {"holderIdentity": "x"}}, NS)
+    with pytest.raises(Invalid, match=r"metadata\.resourceVersion"):
+        await api.client.update(LEASE, made | {"metadata": {"name": "a"}}, NS)
+
+
 async def test_eviction_is_a_deletion(api: Any) -> None:
     await api.client.create(POD, pod("a"), NS)
     await bind(api.client, "a")
+    dry = {"metadata": {"name": "a"}, "deleteOptions": {"dryRun": ["All"]}}
+    await api.client.create_sub(POD, "a", NS, "eviction", dry)
+    assert "deletionTimestamp" not in (await api.client.get(POD, "a", NS))["metadata"]
+    with pytest.raises(ApiError, match="as in the path"):
+        await api.client.create_sub(POD, "a", NS, "eviction", {"metadata": {"name": "b"}})
     body = {"metadata": {"name": "a"}, "deleteOptions": {"gracePeriodSeconds": 3}}
     await api.client.create_sub(POD, "a", NS, "eviction", body)
     assert (await api.client.get(POD, "a", NS))["metadata"]["deletionGracePeriodSeconds"] == 3
@@ -464,18 +490,18 @@ async def test_logs(api: Any) -> None:
         ("GET", "/api/v1/pods?continue=x", None, {}, 400, "continue token"),
         ("GET", "/api/v1/pods?labelSelector=a%3D%3D%3D", None, {}, 400, "label selector"),
         ("GET", "/apis/batch/v1/jobs", None, {}, 404, "not found"),
-        ("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", None, {}, 501, "fixed"),
-        ("POST", "/api/v1/namespaces/default/pods/a/exec", None, {}, 501, "pods/exec"),
+        ("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", None, {}, 404, "not found"),
+        ("POST", "/api/v1/namespaces/default/pods/a/exec", None, {}, 404, "pods/a/exec not found"),
         ("POST", "/api/v1/namespaces/default/pods", "{", {}, 400, "not JSON"),
         ("POST", "/api/v1/namespaces/default/pods", "[]", {}, 400, "must be a Pod"),
         ("POST", "/api/v1/namespaces/default/pods", '{"kind": "Node"}', {}, 400, "kind must be Pod"),
-        ("POST", "/api/v1/namespaces/default/pods?dryRun=Some", "{}", {}, 400, "dryRun must be All"),
+        ("POST", "/api/v1/namespaces/default/pods?dryRun=Some", "{}", {}, 422, "dryRun must be All"),
         ("POST", "/api/v1/namespaces/default/pods", "{}", {"Content-Type": "text/plain"}, 415, "application/json"),
         ("POST", "/api/v1/nodes", '{"metadata": {"name": "A"}}', {}, 422, "metadata.name"),
         ("PATCH", "/api/v1/nodes/a", "{}", {"Content-Type": "application/apply-patch+yaml"}, 501, "server-side"),
         ("PATCH", "/api/v1/nodes/a", "{}", {}, 415, "patch type"),
         ("PUT", "/api/v1/nodes/a", '{"metadata": {"name": "b"}}', {}, 400, "must be a, as in the path"),
-        ("DELETE", "/api/v1/nodes/a?propagationPolicy=Never", None, {}, 400, "propagationPolicy"),
+        ("DELETE", "/api/v1/nodes/a?propagationPolicy=Never", None, {}, 422, "propagationPolicy"),
         ("GET", "/api/v1/nodes", None, {"Host": "rebound.example:80"}, 403, "rebound.example"),
         ("POST", "/api/v1/nodes", "{}", {"Origin": "http://evil.example"}, 403, "web pages"),
     ],

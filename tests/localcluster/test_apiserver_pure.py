@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubeapi.kinds import DEPLOYMENT, LWS, POD, PODGROUP, SERVICE, Kind
+from localcluster.ages import human_duration
 from localcluster.apiserver.kinds import SERVED, Served
 from localcluster.apiserver.managed import fields_v1, leaves, record
 from localcluster.apiserver.patch import json_patch, merge_patch, strategic_merge_patch
 from localcluster.apiserver.refusal import Refusal
 from localcluster.apiserver.schema import default, validate
 from localcluster.apiserver.selectors import predicate, selector_text
-from localcluster.apiserver.table import human_duration, table
+from localcluster.apiserver.table import table
 
 Object = dict[str, Any]
 
@@ -143,7 +144,7 @@ def test_strategic_merge_of_lists_by_key(patch: Object, expected: list[Any] | No
 def test_strategic_merge_of_the_rest() -> None:
     spec = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "finalizers": ["a"]}
     patch = {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}, "finalizers": ["b"]}
-    assert strategic_merge_patch(spec, patch) == {"strategy": {"type": "Recreate"}, "finalizers": ["a", "b"]}
+    assert strategic_merge_patch(spec, patch) == {"strategy": {"type": "Recreate"}, "finalizers": ["b", "a"]}
     assert strategic_merge_patch(spec, {"$deleteFromPrimitiveList/finalizers": ["a"]})["finalizers"] == []
     assert strategic_merge_patch(spec, {"strategy": {"$patch": "replace", "x": 1}})["strategy"] == {"x": 1}
     service = {"ports": [{"port": 80, "name": "a"}]}
@@ -190,8 +191,8 @@ def test_json_patch(operations: list[Object], expected: Object) -> None:
     ("operations", "code"),
     [
         ({"op": "add"}, 400),
-        ([{"op": "leap", "path": "/a"}], 400),
-        ([{"op": "add", "path": "/a"}], 400),
+        ([{"op": "leap", "path": "/a"}], 422),
+        ([{"op": "add", "path": "/a"}], 422),
         ([{"op": "add", "path": "a", "value": 1}], 400),
         ([{"op": "test", "path": "/a", "value": 2}], 422),
         ([{"op": "remove", "path": "/none"}], 422),
@@ -320,6 +321,9 @@ GANG = {"schedulingPolicy": {"gang": {"minCount": 2}}}
         (POD, {}, "spec.containers"),
         (POD, {"containers": [{"name": "c"}]}, "spec.containers[0].image"),
         (POD, {"containers": [{"name": "../c", "image": "i"}]}, "spec.containers[0].name"),
+        (POD, {"containers": [CONTAINER | {"env": [{"value": "v"}]}]}, "spec.containers[0].env[0].name"),
+        (POD, {"containers": [CONTAINER | {"resources": {"limits": {"cpu": "1 core"}}}]}, "resources.limits.cpu"),
+        (POD, {"containers": [CONTAINER | {"resources": {"requests": {"cpu": []}}}]}, "resources.requests.cpu"),
         (POD, POD_SPEC | {"terminationGracePeriodSeconds": "5"}, "spec.terminationGracePeriodSeconds"),
         (DEPLOYMENT, SELECTED | {"replicas": -1}, "spec.replicas"),
         (DEPLOYMENT, SELECTED | {"replicas": True}, "spec.replicas"),
@@ -343,7 +347,7 @@ def test_a_refusal_names_the_field(kind: Kind, spec: Object, field: str) -> None
         validate(row(kind), workload(kind, spec), None)
     status = refusal.value.status()
     assert status["code"] == 422
-    assert status["details"]["causes"][0]["field"] == field
+    assert status["details"]["causes"][0]["field"].endswith(field)
     assert field in status["message"]
     assert "\n" not in status["message"]
 
@@ -361,6 +365,8 @@ def test_names_are_dns_1123(name: Any) -> None:
         (POD, POD_SPEC, {"containers": [CONTAINER | {"image": "j"}]}, True),
         (POD, POD_SPEC, POD_SPEC | {"tolerations": [{"key": "a"}]}, True),
         (POD, POD_SPEC, POD_SPEC | {"nodeName": "n"}, False),
+        (POD, POD_SPEC, POD_SPEC | {"terminationGracePeriodSeconds": 5}, False),
+        (POD, POD_SPEC | {"schedulingGates": [{"name": "g"}]}, POD_SPEC | {"schedulingGates": []}, True),
         (POD, POD_SPEC, POD_SPEC | {"schedulingGroup": {"podGroupName": "g"}}, False),
         (PODGROUP, GANG, {"schedulingPolicy": {"gang": {"minCount": 3}}}, True),
         (PODGROUP, GANG, {"schedulingPolicy": {"basic": {}}}, False),

@@ -214,6 +214,26 @@ def test_node_selector_and_other_schedulers_are_respected() -> None:
     assert bindings(plan_bindings([picky, other, gated], nodes(3), NOW)) == {"picky": "node-1"}
 
 
+@pytest.mark.parametrize(
+    ("tolerations", "node"),
+    [
+        ([], "node-1"),
+        ([{"key": "other", "operator": "Exists"}], "node-1"),
+        ([{"key": "a/b", "value": "w", "effect": "NoSchedule"}], "node-1"),
+        ([{"key": "a/b", "operator": "Exists", "effect": "NoExecute"}], "node-1"),
+        ([{"key": "a/b", "value": "v", "effect": "NoSchedule"}], "node-0"),
+        ([{"operator": "Exists"}], "node-0"),
+    ],
+)
+def test_a_taint_keeps_pods_away_that_do_not_tolerate_it(tolerations: list[Object], node: str) -> None:
+    tainted, full = nodes(2)
+    tainted["spec"]["taints"] = [{"key": "a/b", "value": "v", "effect": "NoSchedule"}]
+    full["spec"]["taints"] = [{"key": "a/b", "effect": "PreferNoSchedule"}]
+    full["status"]["allocatable"] = full["status"]["allocatable"] | {"cpu": "1"}
+    pod = waiting("p", tolerations=tolerations)
+    assert bindings(plan_bindings([pod], [tainted, full], NOW)) == {"p": node}
+
+
 def test_room_taken_by_pods_of_any_scheduler_counts() -> None:
     full = pod_of("full", resources={"requests": {names.GPU: 4}}, schedulerName=names.SCHEDULER_NAME)
     pod = waiting("next", resources={"requests": {names.GPU: 1}})
