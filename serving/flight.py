@@ -3,6 +3,7 @@
 Rules:
 1. A request counts when it arrives; its outcome counts when it ends, whatever ends it.
 2. Times are the router's own: this is the TTFT and ITL that a user sees, queues and retries included.
+3. No label has a name that a scrape adds (namespace, service, ...): Prometheus would rename it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class RouterMetrics:
     """The router's page."""
 
     def __init__(self, service: str) -> None:
+        namespace, _, name = service.rpartition("/")
         self.service = service
+        self.labels = {"target_namespace": namespace, "target_service": name}
         self.in_flight: set[Flight] = set()
         self.requests = 0
         self.prompt_tokens = 0
@@ -101,7 +104,7 @@ class RouterMetrics:
 
     def families(self) -> list[Metric]:
         """Everything, for one reading."""
-        mine = {"service": self.service}
+        mine = self.labels
         stages = [flight.stage for flight in self.in_flight]
         return [
             counter("roleratio_router_requests", "Requests, at arrival", (mine, self.requests)),

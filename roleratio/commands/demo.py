@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from autoscaler.errors import UserError
-from roleratio.commands.common import kubeconfig_out, number, whole
+from roleratio.commands.common import kube_config, kubeconfig_out, number, whole
 
 EXAMPLE = """roleratio demo --headless --report out
-  roleratio demo --trace azure_llm_2023_conv.csv.gz --start-s 1800 --speed 2 --duration-s 240"""
+  roleratio demo --trace azure_llm_2023_conv.csv.gz --start-s 1800 --speed 2 --duration-s 240
+  roleratio demo --kubeconfig ~/.kube/config"""
 
 _TRACE_ONLY = {"start_s": "--start-s", "speed": "--speed"}
 
@@ -26,7 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--static", type=_static, metavar="P,D", help="fixed numbers of groups, no controller")
     add("--headless", action="store_true", help="a line every few seconds instead of the live view")
     add("--report", type=Path, default=Path("roleratio-report"), metavar="DIR", help="(default roleratio-report)")
+    add(
+        "--prometheus",
+        nargs="?",
+        const="prometheus",
+        metavar="BINARY",
+        help="start a Prometheus, and let the controller read through it (default binary: prometheus, from PATH)",
+    )
     add("--kubeconfig-out", type=Path, metavar="FILE", help="where to write the kubeconfig, for kubectl")
+    add("--kubeconfig", type=Path, metavar="FILE", help="run in this cluster instead of an embedded one, and clean up")
+    add("--yes", action="store_true", help="with --kubeconfig: also in a cluster that is not on this machine")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,10 +48,26 @@ def run(arguments: argparse.Namespace) -> int:
             )
     if arguments.kubeconfig_out is not None:
         kubeconfig_out("--kubeconfig-out", arguments.kubeconfig_out)
+    _check_guest(arguments)
     from roleratio.demo.plan import make_plan
     from roleratio.demo.run import run_demo
 
     return run_demo(make_plan(arguments))
+
+
+def _check_guest(arguments: argparse.Namespace) -> None:
+    if arguments.kubeconfig is None:
+        if arguments.yes:
+            raise UserError("--yes: only with --kubeconfig; give --kubeconfig FILE or leave it out")
+        return
+    if arguments.kubeconfig_out is not None:
+        raise UserError(
+            f"--kubeconfig-out {arguments.kubeconfig_out} with --kubeconfig: there is no new cluster to write one for; "
+            "leave one of the two out"
+        )
+    from roleratio.demo.guest import check_server
+
+    check_server(kube_config(arguments.kubeconfig), arguments.yes)
 
 
 def _static(text: str) -> tuple[int, int]:

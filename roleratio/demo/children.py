@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
+_OURS = (sys.executable, "-m", "roleratio")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -50,14 +51,12 @@ class Children:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def start(self, name: str, *arguments: str, stop_s: float = 5.0) -> None:
-        """Start `python -m roleratio ARGUMENTS`; it is killed `stop_s` after it was asked to stop."""
+    async def start(self, name: str, *arguments: str, program: tuple[str, ...] = _OURS, stop_s: float = 5.0) -> None:
+        """Start `python -m roleratio ARGUMENTS`, or a `program`; it is killed `stop_s` after it was asked to stop."""
         log = self._log_dir / f"{name}.log"
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "roleratio",
+                *program,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,

@@ -3,6 +3,7 @@
 Rules:
 1. Pure: a `Shape` in, Kubernetes objects out.
 2. A TP group is a leader and a rank, one GPU each; each role has one PodGroup, named in its pod template.
+3. In somebody else's cluster everything is marked with a label, and the pods run on the demo's own nodes alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from serving.options import DEFAULT_MODEL, DEFAULT_PROFILE
 
 NAMESPACE = "roleratio-demo"
 SERVICE = "demo"
+MARK = {names.DEMO: NAMESPACE}
 MODEL = DEFAULT_MODEL
 HTTP_PORT = 8000
 RANK_PORT = 8001
@@ -62,8 +64,72 @@ def objects(shape: Shape) -> list[tuple[Kind, Object]]:
     ]
 
 
-def settings(shape: Shape, gpu_budget: int) -> Object:
-    """The RoleRatioAutoscaler of the demo."""
+def guest_namespace() -> Object:
+    """The namespace in somebody else's cluster; its label says that it is the demo's to delete."""
+    return {"metadata": {"name": NAMESPACE, "labels": MARK}}
+
+
+def guest_objects(shape: Shape) -> list[tuple[Kind, Object]]:
+    """Everything to create in that namespace, in order.
+
+    Without the Service, whose endpoints a real API server refuses: the pods' addresses are the loopback's.
+    """
+    left_out = (kinds.NAMESPACE, kinds.SERVICE)
+    return [(kind, _with_guest_pods(body)) for kind, body in objects(shape) if kind not in left_out]
+
+
+def _with_guest_pods(body: Object) -> Object:
+    """The object with every pod template in it, at whatever depth, made fit for the demo's own nodes."""
+    changed = {key: _with_guest_pods(value) if isinstance(value, dict) else value for key, value in body.items()}
+    if "containers" not in changed.get("spec", {}):
+        return changed
+    meta = changed["metadata"] | {"labels": changed["metadata"]["labels"] | MARK}
+    spec = changed["spec"] | {
+        "nodeSelector": MARK,
+        "tolerations": [{"key": names.DEMO, "operator": "Exists", "effect": "NoSchedule"}],
+        "automountServiceAccountToken": False,
+    }
+    return changed | {"metadata": meta, "spec": spec}
+
+
+def leader_worker_set_crd() -> Object:
+    """LeaderWorkerSet as far as the demo needs it, for a cluster that has none."""
+    number = {"type": "integer", "minimum": 0}
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    spec = anything | {"properties": {"replicas": number | {"default": 1}}}
+    kind = kinds.LWS
+    version = {
+        "name": kind.version,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [
+            {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas"},
+            {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas"},
+        ],
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "status": anything}}},
+        "subresources": {
+            "status": {},
+            "scale": {
+                "specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.replicas",
+                "labelSelectorPath": ".status.hpaPodSelector",
+            },
+        },
+    }
+    return {
+        "metadata": {"name": f"{kind.plural}.{kind.group}", "labels": MARK},
+        "spec": {
+            "group": kind.group,
+            "scope": "Namespaced",
+            "names": {"kind": kind.kind, "plural": kind.plural, "singular": kind.kind.lower(), "shortNames": ["lws"]},
+            "versions": [version],
+        },
+    }
+
+
+def settings(shape: Shape, gpu_budget: int, prometheus_url: str | None = None) -> Object:
+    """The RoleRatioAutoscaler of the demo; without a Prometheus the controller asks the pods."""
+    source = {"prometheusUrl": prometheus_url} if prometheus_url else {}
     role = {
         "minGroups": 1,
         "maxGroups": 8,
@@ -76,6 +142,7 @@ def settings(shape: Shape, gpu_budget: int) -> Object:
         "metadata": {"name": SERVICE, "namespace": NAMESPACE},
         "spec": {
             "service": SERVICE,
+            "mode": "Active",
             "profile": DEFAULT_PROFILE,
             "slo": {
                 "ttft": {"percentile": 95, "targetMs": 2000},
@@ -85,7 +152,7 @@ def settings(shape: Shape, gpu_budget: int) -> Object:
             "ratioBand": {"min": 0.2, "max": 5},
             "prefill": role,
             "decode": role | {"maxNumSeqs": DECODE_MAX_NUM_SEQS},
-            "metrics": {"windowS": 10, "scrapeTimeoutS": 0.8},
+            "metrics": source | {"windowS": 10, "scrapeTimeoutS": 0.8},
             "syncPeriodS": 1,
         },
     }
@@ -166,6 +233,7 @@ def _router() -> Object:
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {
+                    "schedulerName": names.SCHEDULER_NAME,
                     "terminationGracePeriodSeconds": DRAIN_LIMIT_S,
                     "containers": [_container("router", arguments, _http_probe())],
                 },

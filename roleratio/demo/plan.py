@@ -12,6 +12,7 @@ from pathlib import Path
 from autoscaler.errors import UserError
 from perfmodel.profile import load_profile
 from roleratio import traces, workload
+from roleratio.demo import prometheus
 from roleratio.demo.manifests import GPUS_PER_GROUP, Shape
 from roleratio.records import Span
 from roleratio.traces import Arrival
@@ -24,7 +25,8 @@ GPU_BUDGET = NODES * GPUS_PER_NODE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One demo. `arrivals_left_out` are those that the model's context cannot hold."""
+    """One demo. `arrivals_left_out` are those that the model's context cannot hold; `guest_of` is the kubeconfig of a
+    cluster that is used instead of an embedded one."""
 
     title: str
     arrivals: tuple[Arrival, ...]
@@ -36,6 +38,8 @@ class Plan:
     headless: bool
     report: Path
     kubeconfig_out: Path | None
+    guest_of: Path | None = None
+    prometheus: str | None = None
 
     @property
     def fleet(self) -> str:
@@ -71,6 +75,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         headless=arguments.headless,
         report=_directory(arguments.report),
         kubeconfig_out=arguments.kubeconfig_out,
+        guest_of=arguments.kubeconfig,
+        prometheus=None if arguments.prometheus is None else prometheus.find(arguments.prometheus),
     )
 
 

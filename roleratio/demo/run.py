@@ -3,7 +3,7 @@
 Rules:
 1. Every wait is bounded, and ends at once when a child ends.
 2. The load's clock starts at its first moment; fleet changes are told in its seconds.
-3. Whatever happens, every child is stopped.
+3. Whatever happens, every child is stopped, and then what was made in somebody else's cluster is deleted.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import aiohttp
 import yaml
 
-from kubeapi import kinds
-from kubeapi.client import KubeClient
+from kubeapi.client import KubeClient, Object
 from kubeapi.config import load_config
-from kubeapi.errors import AlreadyExists, ApiError
+from kubeapi.errors import ApiError
+from kubeapi.kinds import Kind
 from roleratio import load
 from roleratio.demo import manifests, output
 from roleratio.demo.children import Children, DemoError, beside
 from roleratio.demo.fleet import FleetWatch
+from roleratio.demo.guest import Guest, guest
 from roleratio.demo.plan import GPU_BUDGET, GPUS_PER_NODE, NODES, Plan
+from roleratio.demo.prometheus import Prometheus
 from roleratio.demo.screen import Screen
 from roleratio.demo.status import Status, free_ports
 from roleratio.load import LoadRun
@@ -34,6 +36,7 @@ from roleratio.records import SloTargets
 from roleratio.report.numbers import ROLES
 
 CLUSTER_LIMIT_S = 20.0
+PROMETHEUS_LIMIT_S = 30.0
 READY_LIMIT_S = 60.0
 FINISH_LIMIT_S = 120.0
 SETTLE_LIMIT_S = 60.0
@@ -46,6 +49,8 @@ def run_demo(plan: Plan) -> int:
     except DemoError as error:
         print(f"roleratio demo: {error}", file=sys.stderr)
         return 1
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
 
 
 async def _until_stopped(plan: Plan) -> int:
@@ -65,10 +70,14 @@ class _Demo:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._begun = time.monotonic()
-        self._kubeconfig = plan.kubeconfig_out or plan.report / "kubeconfig"
+        self._kubeconfig = plan.guest_of or plan.kubeconfig_out or plan.report / "kubeconfig"
         self._load = LoadRun()
         self._status = Status()
-        self._settings = manifests.settings(plan.shape, GPU_BUDGET)
+        self._prometheus = (
+            Prometheus(plan.prometheus, plan.report / "prometheus", free_ports(1)[0]) if plan.prometheus else None
+        )
+        self._status.prometheus = self._prometheus.url if self._prometheus else ""
+        self._settings = manifests.settings(plan.shape, GPU_BUDGET, self._status.prometheus)
         slo = self._settings["spec"]["slo"]
         self._slo = SloTargets(slo["ttft"]["targetMs"], slo["itl"]["targetMs"])
         self._first_request_s: float | None = None
@@ -83,9 +92,11 @@ class _Demo:
         (plan.report / output.SETTINGS).write_text(yaml.safe_dump(self._settings, sort_keys=False), encoding="utf-8")
         if plan.arrivals_left_out:
             self._say(f"{plan.arrivals_left_out} requests are longer than the model's context and are left out")
-        async with Children(plan.report / "logs") as children:
-            await self._serve(children)
-            self._say("stopping")
+        if plan.guest_of:
+            async with guest(load_config(plan.guest_of), self._say) as host:
+                await self._with_children(host)
+        else:
+            await self._with_children(None)
         assert self._fleet is not None
         summary = output.write(
             plan,
@@ -99,20 +110,27 @@ class _Demo:
         print(output.closing_lines(plan, summary), flush=True)
         return 0
 
-    async def _serve(self, children: Children) -> None:
+    async def _with_children(self, host: Guest | None) -> None:
+        async with Children(self._plan.report / "logs") as children:
+            await self._serve(children, host)
+            self._say("stopping")
+
+    async def _serve(self, children: Children, host: Guest | None) -> None:
         # 1. A cluster.
-        self._kubeconfig.unlink(missing_ok=True)
-        await self._start_cluster(children)
-        await beside(_wait(CLUSTER_LIMIT_S, "the local cluster", self._has_kubeconfig), children.watch())
+        await (self._start_nodes(children, host) if host else self._start_cluster(children))
         self._say(f"cluster ready: {NODES} nodes with {GPUS_PER_NODE} GPUs each; kubeconfig {self._kubeconfig}")
         config = load_config(self._kubeconfig)
         async with KubeClient(config, field_manager="roleratio-demo") as client:
             # 2. Who places and scales.
             await self._start_controllers(children)
             # 3. The service.
-            await _apply(client, self._plan.shape)
+            objects = manifests.guest_objects if host else manifests.objects
+            await _apply(client, objects(self._plan.shape))
             self._fleet = FleetWatch(client, manifests.NAMESPACE, manifests.SERVICE)
-            await beside(self._drive(self._fleet), self._fleet.run(), children.watch())
+            helpers = [self._fleet.run(), children.watch()]
+            if self._prometheus:
+                helpers.append(self._prometheus.follow(self._fleet.pods.items, manifests.HTTP_PORT))
+            await beside(self._drive(self._fleet), *helpers)
 
     async def _drive(self, fleet: FleetWatch) -> None:
         # 4. The first request: held by the router until both roles are ready.
@@ -143,22 +161,25 @@ class _Demo:
         self._end_s = self._load.now_s()
 
     async def _start_cluster(self, children: Children) -> None:
-        await children.start(
-            "localcluster",
-            "localcluster",
-            "--state-dir",
-            str(self._plan.report / "cluster"),
-            "--kubeconfig-out",
-            str(self._kubeconfig),
-            "--nodes",
-            str(NODES),
-            "--gpus-per-node",
-            str(GPUS_PER_NODE),
-            stop_s=15.0,
-        )
+        self._kubeconfig.unlink(missing_ok=True)
+        await self._start_localcluster(children, "--kubeconfig-out", str(self._kubeconfig))
+        await beside(_wait(CLUSTER_LIMIT_S, "the local cluster", self._has_kubeconfig), children.watch())
+
+    async def _start_nodes(self, children: Children, host: Guest) -> None:
+        options = ["--kubeconfig", str(self._kubeconfig), "--namespace", manifests.NAMESPACE]
+        options += ["--lws-controller"] if host.lws_controller else []
+        await self._start_localcluster(children, *options)
+        await beside(host.nodes_ready(NODES), children.watch())
+
+    async def _start_localcluster(self, children: Children, *options: str) -> None:
+        where = ("--state-dir", str(self._plan.report / "cluster"))
+        size = ("--nodes", str(NODES), "--gpus-per-node", str(GPUS_PER_NODE))
+        await children.start("localcluster", "localcluster", *where, *options, *size, stop_s=15.0)
 
     async def _start_controllers(self, children: Children) -> None:
         scheduler_port, controller_port = free_ports(2)
+        if self._prometheus:
+            await self._start_prometheus(self._prometheus, children, scheduler_port, controller_port)
         kubeconfig = ("--kubeconfig", str(self._kubeconfig))
         await children.start("scheduler", "scheduler", *kubeconfig, "--port", str(scheduler_port))
         self._status.scheduler = f"http://127.0.0.1:{scheduler_port}"
@@ -170,6 +191,17 @@ class _Demo:
         await children.start("controller", "controller", *settings, *kubeconfig, *journal, *port)
         self._status.controller = f"http://127.0.0.1:{controller_port}"
 
+    async def _start_prometheus(
+        self, prometheus: Prometheus, children: Children, scheduler_port: int, controller_port: int
+    ) -> None:
+        statics = {"roleratio-scheduler": f"127.0.0.1:{scheduler_port}"}
+        if self._plan.autoscaled:
+            statics["roleratio-controller"] = f"127.0.0.1:{controller_port}"
+        prometheus.prepare(statics)
+        await children.start("prometheus", *prometheus.arguments, program=(prometheus.binary,))
+        await beside(prometheus.ready(PROMETHEUS_LIMIT_S), children.watch())
+        self._say(f"Prometheus: {prometheus.url}")
+
     def _has_kubeconfig(self) -> bool:
         return self._kubeconfig.is_file() and self._kubeconfig.stat().st_size > 0
 
@@ -177,14 +209,10 @@ class _Demo:
         print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", flush=True)
 
 
-async def _apply(client: KubeClient, shape: manifests.Shape) -> None:
-    """Create everything; a namespace that is there already will do."""
-    for kind, body in manifests.objects(shape):
-        try:
-            await client.create(kind, body, manifests.NAMESPACE if kind.namespaced else None)
-        except AlreadyExists:
-            if kind is not kinds.NAMESPACE:
-                raise
+async def _apply(client: KubeClient, objects: Iterable[tuple[Kind, Object]]) -> None:
+    """Create everything."""
+    for kind, body in objects:
+        await client.create(kind, body, manifests.NAMESPACE if kind.namespaced else None)
 
 
 async def _first_request(url: str) -> None:

@@ -60,6 +60,7 @@ class Look:
     ttft: Latency
     itl: Latency
     changes: tuple[str, ...]
+    prometheus: str = ""
 
 
 class Screen:
@@ -128,6 +129,7 @@ class Screen:
             ttft=_latency(ttfts, self._slo.ttft_ms),
             itl=_latency(_recent_gaps(recent, now_s), self._slo.itl_ms),
             changes=tuple(self._steps),
+            prometheus=self._status.prometheus,
         )
 
     def _note_step(self) -> None:

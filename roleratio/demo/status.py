@@ -22,10 +22,11 @@ PERIOD_S = 1.0
 
 @dataclass(slots=True)
 class Status:
-    """The last answers. `controller` and `scheduler` are base URLs; empty = that part does not run."""
+    """The last answers. `controller`, `scheduler` and `prometheus` are base URLs; empty = that part does not run."""
 
     controller: str = ""
     scheduler: str = ""
+    prometheus: str = ""
     decision: controller_status.Status | None = None
     verdicts: list[dict[str, Any]] = field(default_factory=list)
 

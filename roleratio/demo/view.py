@@ -22,7 +22,10 @@ def draw(look: Look) -> RenderableType:
     title = f"roleratio demo   {look.t_s:.0f} s   {look.phase}"
     state = (_roles(look), _ratio(look), Text(), _service(look), Text(), _waiting(look), _conditions(look))
     body = Group(*state, _changes(look))
-    return Panel(body, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))
+    below = f"Prometheus {look.prometheus}" if look.prometheus else None
+    return Panel(
+        body, title=title, title_align="left", subtitle=below, subtitle_align="left", box=box.ROUNDED, padding=(0, 1)
+    )
 
 
 def _roles(look: Look) -> Table:

@@ -12,6 +12,7 @@ from kubeapi.client import KubeClient
 from kubeapi.config import load_config
 from kubeapi.kinds import POD
 from localcluster.apiserver import ApiServer
+from localcluster.kubeconfig import write_kubeconfig
 from serving.discovery import Discovery, addresses
 from serving.options import RouterOptions
 from serving.pool import Address
@@ -60,7 +61,7 @@ def test_ready_leaders_that_stay_are_workers(seen: dict[str, Any], found: list[A
 @pytest.fixture
 async def kubeconfig(tmp_path: Path) -> AsyncIterator[Path]:
     async with ApiServer() as server:
-        server.write_kubeconfig(tmp_path / "kubeconfig")
+        write_kubeconfig(server.url, tmp_path / "kubeconfig")
         yield tmp_path / "kubeconfig"
 
 

@@ -185,13 +185,13 @@ async def test_models_metrics_and_readiness(fleet: Fleet) -> None:
     async with fleet.client.get(f"{router.url}/metrics") as response:
         lines = (await response.text()).splitlines()
     for line in (
-        'roleratio_router_requests_total{service="static"} 1.0',
-        'roleratio_router_prompt_tokens_total{service="static"} 2.0',
-        'roleratio_router_generation_tokens_total{service="static"} 4.0',
-        'roleratio_router_requests_finished_total{outcome="ok",service="static"} 1.0',
-        'roleratio_router_time_to_first_token_seconds_count{service="static"} 1.0',
-        'roleratio_router_inter_token_latency_seconds_count{service="static"} 3.0',
-        'roleratio_router_requests_in_flight{service="static",stage="decode"} 0.0',
+        'roleratio_router_requests_total{target_namespace="",target_service="static"} 1.0',
+        'roleratio_router_prompt_tokens_total{target_namespace="",target_service="static"} 2.0',
+        'roleratio_router_generation_tokens_total{target_namespace="",target_service="static"} 4.0',
+        'roleratio_router_requests_finished_total{outcome="ok",target_namespace="",target_service="static"} 1.0',
+        'roleratio_router_time_to_first_token_seconds_count{target_namespace="",target_service="static"} 1.0',
+        'roleratio_router_inter_token_latency_seconds_count{target_namespace="",target_service="static"} 3.0',
+        'roleratio_router_requests_in_flight{stage="decode",target_namespace="",target_service="static"} 0.0',
     ):
         assert line in lines
     async with fleet.client.get(f"{router.url}/ready") as response:

@@ -1,0 +1,1 @@
+"""The dashboard and the rules, alone and against a real Prometheus."""
