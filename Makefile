@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help venv demo test check bench clean
+.PHONY: help venv demo test check controlplane bench dashboards clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 venv: $(VENV)/.ready  ## make .venv with all that demo and tests need
 
@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml
 demo: venv  ## run everything on the embedded cluster (ARGS="--headless --report out")
 	$(BIN)/roleratio demo $(ARGS)
 
-test: venv check  ## the whole test suite
+test: venv check controlplane  ## the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 check: venv  ## style, types and import contracts
@@ -29,8 +29,14 @@ check: venv  ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+controlplane: venv  ## build the Kubernetes control plane that tests run (once, minutes)
+	@$(BIN)/python tests/controlplane/build.py
+
 bench: venv  ## measure the sizes and speeds that the README claims
 	$(BIN)/python -m benchmarks $(ARGS)
+
+dashboards: venv  ## write dashboards/service.json again, from dashboards/panels.py
+	$(BIN)/python -m dashboards.build
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
