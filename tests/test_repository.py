@@ -27,7 +27,10 @@ PACKAGES = {
 FUNCTION_MAX, FILE_MAX, API_SERVER_MAX = 70, 600, 1500
 
 SOURCES = sorted(
-    path for room in (*PACKAGES, "benchmarks", "tests") for path in (ROOT / room).rglob("*.py") if path.stat().st_size
+    path
+    for room in (*PACKAGES, "benchmarks", "dashboards", "tests")
+    for path in (ROOT / room).rglob("*.py")
+    if path.stat().st_size
 )
 
 
