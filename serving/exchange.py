@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from typing import Self, cast
 from urllib.parse import urlsplit
 
@@ -58,14 +59,12 @@ class Exchange(asyncio.Protocol):
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [f"Content-Length: {len(body)}", "", ""]
         request = "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
-        exchange = cls(request, silence_s)
-        try:
+        with ExitStack() as unless_started:
+            exchange = unless_started.enter_context(closing(cls(request, silence_s)))
             async with asyncio.timeout(connect_limit_s):
                 await exchange._loop.create_connection(lambda: exchange, parts.hostname or "", parts.port or 80)
             await exchange._started
-        except BaseException:
-            exchange.close()
-            raise
+            unless_started.pop_all()
         return exchange
 
     async def __aenter__(self) -> Self:
