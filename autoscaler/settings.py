@@ -206,6 +206,12 @@ class Metadata(Model):
     model_config = ConfigDict(extra="ignore", frozen=True)
     name: str
     namespace: str = "default"
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def paused(self) -> str:
+        """`all`, `in` (no shrink), `out` (no growth), or nothing."""
+        return self.annotations.get("roleratio.dev/paused", "")
 
 
 class Settings(Model):

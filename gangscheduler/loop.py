@@ -269,8 +269,19 @@ class Scheduler:
             message = f"Taken off {member.node}: the rest of its {name} found no place for {self._undo_after_s:.0f} s"
             await self._reporter.undone(pod, message, now_s)
 
+    def _named_by_ours(self, pods: dict[str, Object]) -> set[tuple[str, str]]:
+        """The PodGroups of pods that are ours to schedule."""
+        specs = ((pod["metadata"].get("namespace", ""), pod["spec"]) for pod in pods.values())
+        return {
+            (namespace, (spec.get("schedulingGroup") or {}).get("podGroupName", ""))
+            for namespace, spec in specs
+            if spec.get("schedulerName") == self._scheduler_name
+        }
+
     async def _report(self, verdicts: Verdicts, pods: dict[str, Object], now_s: float) -> None:
-        groups = {group["metadata"]["uid"]: group for group in self._groups.items.values()}
+        # A PodGroup whose pods another scheduler places is that one's to speak of.
+        named = self._named_by_ours(pods)
+        groups = {group["metadata"]["uid"]: group for key, group in self._groups.items.items() if key in named}
         self._reporter.forget(groups.keys() | {pod["metadata"]["uid"] for pod in pods.values()})
         async with asyncio.TaskGroup() as tasks:
             for verdict in verdicts.groups:

@@ -43,4 +43,4 @@ def _waits(tp_group: TpGroup, placed: set[str]) -> bool:
 
 def _may_go(bound: Iterable[Pod]) -> bool:
     pods = tuple(bound)
-    return bool(pods) and all(pod.undoable for pod in pods)
+    return bool(pods) and all(pod.ours and pod.undoable for pod in pods)

@@ -112,7 +112,7 @@ def _holds(
     # In a dry run somebody else is in charge: every change is theirs, and none of them is a hold.
     hold_s = settings.spec.manual_hold_s if settings.spec.writes else 0.0
     for role in ROLES:
-        found = [*_blind(role, signals), *_cost(role, fleet), *_paused(fleet[role])]
+        found = [*_blind(role, signals), *_cost(role, fleet), *_paused(fleet[role].paused, settings.metadata.paused)]
         found += _given_up(state.drops[role], fleet[role])
         held = _manual(state, now_s, role, fleet[role], hold_s)
         if held is not None:
@@ -159,11 +159,13 @@ def _cost(role: Role, fleet: Managed) -> list[Hold]:
     return [Hold(Code.COST_UNKNOWN, True, False, {"of": named.value, "why": unknown[named].missing})]
 
 
-def _paused(fleet: RoleFleet) -> list[Hold]:
-    if fleet.paused not in ("all", "in", "out"):
-        return []
-    growth, shrink = fleet.paused in ("all", "out"), fleet.paused in ("all", "in")
-    return [Hold(Code.PAUSED, growth, shrink, {"paused": fleet.paused})]
+def _paused(*marks: str) -> list[Hold]:
+    """A pause of the workload, of the whole service, or both."""
+    return [
+        Hold(Code.PAUSED, mark in ("all", "out"), mark in ("all", "in"), {"paused": mark})
+        for mark in marks
+        if mark in ("all", "in", "out")
+    ]
 
 
 def _manual(state: State, now_s: float, role: Role, fleet: RoleFleet, hold_s: float) -> Held | None:

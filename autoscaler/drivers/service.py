@@ -81,6 +81,8 @@ class Service:
         if settings.spec.metrics != self.settings.spec.metrics:
             await self._reader.close()
             self._reader = _reader(settings)
+        if self._edges.exporter and _names(settings) != _names(self.settings):
+            self._edges.exporter.forget(self.settings)
         self.settings, self._profile = self._as_run(settings), profile
 
     async def close(self) -> None:
@@ -158,6 +160,10 @@ class Service:
 
     async def _event(self, fleet: RoleFleet, reason: str, message: str, warning: bool, now_s: float) -> None:
         await act.record(self._edges.client, fleet, reason, message, warning=warning, now_s=now_s)
+
+
+def _names(settings: Settings) -> tuple[str, str]:
+    return settings.metadata.namespace, settings.spec.service
 
 
 def _reader(settings: Settings) -> MetricsReader:

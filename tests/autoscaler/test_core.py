@@ -224,6 +224,15 @@ def test_a_number_that_an_apply_dropped_is_put_back_at_once_until_the_third_time
     assert plant.groups().prefill == ours
 
 
+def test_a_pause_of_the_object_concerns_both_roles() -> None:
+    chosen = make_settings()
+    paused = chosen.metadata.model_copy(update={"annotations": {"roleratio.dev/paused": "all"}})
+    load = Load(6.0, 5000.0, 500.0)
+    plant = Plant(lambda t: load, settings=chosen.model_copy(update={"metadata": paused})).run(60)
+    assert plant.groups() == Pair(1, 1)
+    assert {r.role for r in plant.decisions[-1].why if r.code is Code.PAUSED} == set(ROLES)
+
+
 def test_an_unowned_number_that_is_not_the_default_is_a_persons() -> None:
     plant = Plant(lambda t: Load(6.0, 4000.0, 120.0)).run(60)
     plant.scale_by_hand(Role.PREFILL, 2)

@@ -184,6 +184,12 @@ async def test_it_leaves_foreign_pods_alone_and_serves_its_verdicts(config: Conf
         said = await until(decided)
         assert said["default/decode"]["reason"] == "Fits"
         assert (await places(client))["other-0"] == ""
+
+        async def reported() -> bool:
+            return PLACEABLE in await conditions(client, kinds.PODGROUP, "decode")
+
+        await until(reported)
+        assert await conditions(client, kinds.PODGROUP, "other") == {}, "another scheduler's to speak of"
         for page in ("/healthz", "/readyz"):
             async with http.get(page) as answer:
                 assert (answer.status, await answer.text()) == (200, "ok")

@@ -90,3 +90,9 @@ def test_one_that_has_started_keeps_all_of_its_tp_group() -> None:
     }
     pods[1]["status"]["phase"] = "Running"
     assert found(nodes, pods, groups) == {}
+
+
+def test_what_another_scheduler_has_bound_is_not_ours_to_take() -> None:
+    pods = half_bound()
+    pods[0]["spec"]["schedulerName"] = "default-scheduler"
+    assert found([node("n0")], pods, [podgroup("decode")]) == {}
