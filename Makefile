@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help venv demo test check controlplane bench dashboards clean
+.PHONY: help venv demo test checked check controlplane bench dashboards clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,11 @@ $(VENV)/.ready: pyproject.toml
 demo: venv  ## run everything on the embedded cluster (ARGS="--headless --report out")
 	$(BIN)/roleratio demo $(ARGS)
 
-test: venv check controlplane  ## the whole test suite
+# The control plane of the tests starts while style and types are checked.
+test: venv controlplane  ## the whole test suite
+	$(BIN)/python -m tests.controlplane.run $(MAKE) --no-print-directory checked
+
+checked: check
 	$(BIN)/python -m pytest $(ARGS)
 
 check: venv  ## style, types and import contracts
@@ -35,8 +39,9 @@ controlplane: venv  ## build the Kubernetes control plane that tests run (once, 
 bench: venv  ## measure the sizes and speeds that the README claims
 	$(BIN)/python -m benchmarks $(ARGS)
 
-dashboards: venv  ## write dashboards/service.json again, from dashboards/panels.py
+dashboards: venv  ## write dashboards/service.json and engines.yaml again, from panels.py and the tables of pages
 	$(BIN)/python -m dashboards.build
+	$(BIN)/python -m dashboards.engines
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -22,6 +22,9 @@ from kubeapi.kinds import RRA
 Schema = dict[str, Any]
 
 HEADER = "# Made by `roleratio crd` from the settings model; change autoscaler/settings.py instead.\n"
+
+STATUS = "the subresource status"
+"""What `lacking` calls it: without it nothing can be told in an object."""
 
 # name, JSONPath, priority (1: only with -o wide), what it says
 _COLUMNS = (
@@ -115,6 +118,38 @@ def schema_of(model: type[BaseModel]) -> Schema:
     return _structural(whole, whole.get("$defs", {}), model.__name__)
 
 
+def lacking(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """What our schema has and a served one has not, as paths of fields; of values `path=value`. Linear.
+
+    `document` is the OpenAPI document of the group and version, as an API server publishes it; of one that says
+    nothing of our kind nothing is claimed.
+    """
+    gvk = {"group": RRA.group, "version": RRA.version, "kind": RRA.kind}
+    schemas = document.get("components", {}).get("schemas", {}).values()
+    found = (one for one in schemas if gvk in one.get("x-kubernetes-group-version-kind", ()))
+    served: Schema | None = next(found, None)
+    if served is None:
+        return ()
+    ours = _version()["schema"]["openAPIV3Schema"]["properties"]
+    parts = ((part, ours[part], served.get("properties", {}).get(part, {})) for part in ("spec", "status"))
+    fields = [path for part, wanted, found in parts for path in _lacking(part, wanted, found)]
+    told = any(path.endswith("/{name}/status") for path in document.get("paths", ()))
+    return tuple(fields) if told else (STATUS, *fields)
+
+
+def _lacking(path: str, ours: Schema, served: Schema) -> Iterator[str]:
+    for key, part in ours.get("properties", {}).items():
+        found = served.get("properties", {}).get(key)
+        if found is None:
+            yield f"{path}.{key}"
+        else:
+            yield from _lacking(f"{path}.{key}", part, found)
+    if "items" in ours:
+        yield from _lacking(path, ours["items"], served.get("items", {}))
+    if "enum" in served:
+        yield from (f"{path}={value}" for value in ours.get("enum", ()) if value not in served["enum"])
+
+
 def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any], model: str = "") -> Schema:
     """One node of pydantic's JSON Schema; `model` is the class that it stands for, if any."""
     if "$ref" in node:
@@ -135,11 +170,16 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any], model: 
         schema["properties"] = {key: _structural(part, definitions) for key, part in node["properties"].items()}
     if isinstance(schema.get("default"), dict):
         # Whole, since the server checks the rules on it as it is; without what has no value.
-        schema["default"] = {key: value for key, value in schema["default"].items() if value is not None}
+        schema["default"] = _known(schema["default"])
     if "items" in node:
         schema["items"] = _structural(node["items"], definitions)
     rules = _MODELS[model].rules if model in _MODELS else ()
     return schema | ({"x-kubernetes-validations": [_validation(rule) for rule in rules]} if rules else {})
+
+
+def _known(values: Schema) -> Schema:
+    """Without what has no value, at any depth."""
+    return {k: _known(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
 
 def _validation(rule: Rule) -> Schema:

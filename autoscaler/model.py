@@ -28,53 +28,89 @@ class Histogram:
     sum_s: float
 
 
+TokensAt = Literal["arrival", "end"]
+"""When a router counts tokens: prompts as they arrive and outputs as they pass, or both when a request has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class RouterSample:
-    """One router or gateway process: what arrived there, and what its clients saw."""
+    """One router, gateway or frontend process: what arrived there, and what its clients saw.
+
+    Counters since its start; `prompts` is how many prompts `prompt_tokens` counts. `start_s` is when its pod started,
+    `ready_s` when it last became ready (Unix seconds).
+    """
 
     uid: str
+    pod: str
     at_s: float
-    arrivals: float
-    prompt_tokens: float
-    generation_tokens: float
-    finished: float
-    failed: float
+    arrivals: Number
+    prompt_tokens: Number
+    generation_tokens: Number
+    finished: Number
+    failed: Number
     ttft: Histogram | Missing
     itl: Histogram | Missing
-    in_flight: Mapping[str, float] = field(default_factory=dict)
+    prompts: Number = Missing("the page does not say it")
+    tokens_at: TokensAt = "arrival"
+    in_flight: Mapping[str, float] | Missing = field(default_factory=dict)
+    engine: str = ""
+    start_s: float = 0.0
+    ready_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSample:
-    """One engine: the leader of a TP group. Counters since its start, gauges of now."""
+    """One pod of a TP group, as its own page describes it: counters since its start, gauges of now.
+
+    `in_flight` are all requests that it has accepted and not finished, `prompts` those that `prompt_tokens`
+    counts. `engines` counts the engines (data-parallel ranks) whose numbers are summed here, `ranks` says which they
+    are. A pod whose page only repeats its leader's engine, or is idle beside it, is a sample, too: `core.groups` tells.
+    """
 
     uid: str
     pod: str
     role: Role
+    group: str
     at_s: float
     running: Number
     waiting: Number
-    waiting_deferred: Number
+    waiting_by_reason: Mapping[str, float] | Missing
     kv_usage: Number
     prompt_tokens: Number
     generation_tokens: Number
     finished: Number
     ttft: Histogram | Missing
     itl: Histogram | Missing
+    leader: bool = True
+    engine: str = ""
+    engines: int = 1
+    ranks: tuple[str, ...] = ()
+    in_flight: Number = Missing("the page does not say it")
+    arrivals: Number = Missing("the engine counts no arrivals")
+    prompts: Number = Missing("the page does not say it")
+    kv_usage_max: Number = Missing("the page does not say it")
+    kv_capacity_tokens: Number = Missing("the page does not say it")
+    preemptions: Number = Missing("the page does not say it")
+    queue_time: Histogram | Missing = Missing("the page does not say it")
+    start_s: float = 0.0
+    ready_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
     """All that metrics said at one moment.
 
-    `failures`: source (pod or query) -> why it gave nothing. `ghosts`: pods that are gone or not ready, whose
-    series a store still has; they were dropped.
+    `failures`: source (pod or query) -> why it gave nothing. `ghosts`: pods whose series a store still has although
+    they are gone, not ready, or older than the pod that now bears the name; they were dropped. `partial`: why the
+    numbers are a lower bound, or nothing. `models`: model name -> how many pods serve it, whether wanted or not.
     """
 
     routers: tuple[RouterSample, ...] = ()
     workers: tuple[WorkerSample, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     ghosts: tuple[str, ...] = ()
+    partial: str = ""
+    models: Mapping[str, int] = field(default_factory=dict)
 
 
 Owner = Literal["us", "other", "nobody", "unknown"]
@@ -87,6 +123,15 @@ class Writer:
 
     manager: str
     at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One TP group that has pods: its key, their names with the leader first, and whether all of them are ready."""
+
+    key: str
+    pods: tuple[str, ...]
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +161,7 @@ class RoleFleet:
     resume: str = ""
     draining: int = 0
     ready_after_s: tuple[float, ...] = ()
-    leaders: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
     limiting_resource: str = ""
     owner: Owner = "unknown"
 
@@ -149,16 +194,34 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Offered work at one moment, measured at arrival over the last `window_s`; shorter than usual in a burst."""
+    """Offered work at one moment, measured at arrival over the last `window_s`; shorter than usual in a burst.
+
+    Prefill's work is prompt tokens, decode's is output tokens; what is not known of one role says so, and does not
+    take the other's with it. `basis`: who counted the arrivals.
+    """
 
     at_s: float
     window_s: float
-    requests_per_s: float
-    prompt_tokens_per_s: float
-    output_tokens_per_s: float
-    prompt_tokens_mean: float
-    output_tokens_mean: float
+    requests_per_s: Number
+    prompt_tokens_per_s: Number
+    output_tokens_per_s: Number
+    prompt_tokens_mean: Number
+    output_tokens_mean: Number
     burst: bool = False
+    basis: Literal["router", "prefill", "decode", "none"] = "router"
+
+    def tokens_per_s(self, role: Role) -> Number:
+        """The work of one role."""
+        return self.prompt_tokens_per_s if role is Role.PREFILL else self.output_tokens_per_s
+
+    def tokens_mean(self, role: Role) -> Number:
+        """The mean length of one request's work for a role."""
+        return self.prompt_tokens_mean if role is Role.PREFILL else self.output_tokens_mean
+
+    @property
+    def known(self) -> bool:
+        """Whether the work of both roles is known."""
+        return not any(isinstance(self.tokens_per_s(role), Missing) for role in Role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +235,11 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class RoleSignals:
-    """What a role's workers say of themselves: attribution, never demand."""
+    """What a role's workers say of themselves: attribution, never demand.
+
+    Sums and means are over TP groups. `unread`: the ready groups that could not be read whole, by their leaders;
+    `engines_per_group` is 1 until a group has shown more.
+    """
 
     running: Number
     waiting: Number
@@ -180,17 +247,22 @@ class RoleSignals:
     kv_usage: Number
     cold_start_s: float
     blind: bool
+    kv_usage_max: Number = Missing("no worker gave it")
+    groups_read: int = 0
+    engines_per_group: float = 1.0
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """An observation understood."""
+    """An observation understood. `partial`: why the demand is a lower bound, or nothing."""
 
-    demand: Demand | Missing
+    demand: Demand
     ttft: Latency
     itl: Latency
     prefill: RoleSignals
     decode: RoleSignals
+    partial: str = ""
 
     def __getitem__(self, role: Role) -> RoleSignals:
         return self.prefill if role is Role.PREFILL else self.decode
@@ -209,28 +281,47 @@ class RoleForecast:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Both roles' demand, one cold start ahead."""
+    """Each role's demand, one cold start ahead, or why it is not known."""
 
-    prefill: RoleForecast
-    decode: RoleForecast
+    prefill: RoleForecast | Missing
+    decode: RoleForecast | Missing
 
-    def __getitem__(self, role: Role) -> RoleForecast:
+    def __getitem__(self, role: Role) -> RoleForecast | Missing:
         return self.prefill if role is Role.PREFILL else self.decode
+
+
+Origin = Literal["router", "prefill", "decode"]
+Count = Literal["arrivals", "offered_tokens", "prompt_tokens", "prompts", "generation_tokens", "finished", "served"]
+"""What is summed up over an origin's sources:
+
+`arrivals`: requests that came in; where nobody counts them, those that finished, run and wait. `offered_tokens`: prompt
+tokens at arrival. `prompt_tokens` of `prompts` prompts that were computed. `generation_tokens` of `finished` requests;
+`served` counts those that run by half.
+"""
+Counts = Mapping[Count, float]
+"""A count that is not there is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One process as last seen: what it has counted, each count as of when it was last given."""
+
+    uid: str
+    at_s: float
+    counts: Counts
+    ttft: Histogram | Missing
+    itl: Histogram | Missing
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Reset-corrected sums over all sources at one moment; differences are rates over any window.
+    """Reset-corrected sums at one moment, by origin, of the counts that were given just then.
 
-    `decoding` is how many requests were being decoded just then.
+    Differences are rates over any window.
     """
 
     at_s: float
-    arrivals: float = 0.0
-    prompt_tokens: float = 0.0
-    generation_tokens: float = 0.0
-    finished: float = 0.0
-    decoding: float = 0.0
+    counts: Mapping[Origin, Counts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +338,12 @@ class State:
     """All that one tick hands to the next. Losing it is safe: sizes are held until enough has been seen."""
 
     started_s: float | None = None
-    sources: tuple[RouterSample, ...] = ()
+    sources: tuple[Source, ...] = ()
+    sums: Mapping[Origin, Counts] = field(default_factory=dict)
     totals: tuple[Totals, ...] = ()
     latencies: tuple[LatencyTotals, ...] = ()
     demands: tuple[Demand, ...] = ()
+    engines: Mapping[Role, float] = field(default_factory=dict)
     proposals: tuple[tuple[float, Pair], ...] = ()
     floors: tuple[tuple[float, Pair], ...] = ()
     written: Mapping[Role, Ours] = field(default_factory=dict)
@@ -284,10 +377,18 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the fleet should go: groups per role, and the floor that the gang minimum protects."""
+    """Where the fleet should go: groups per role, and the floor that the gang minimum protects.
+
+    `unsized`: roles whose need is not known, and whose groups are just what is there now.
+    """
 
     groups: Pair
     floor: Pair
+    unsized: tuple[Role, ...] = ()
+
+    def desires(self, role: Role) -> bool:
+        """Whether a role's groups are what it needs, and not merely what is there."""
+        return role not in self.unsized
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,4 +401,4 @@ class Decision:
     why: tuple[Reason, ...]
     conditions: tuple[Condition, ...]
     signals: Signals
-    forecast: Forecast | None
+    forecast: Forecast

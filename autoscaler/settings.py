@@ -24,6 +24,9 @@ from pydantic.alias_generators import to_camel
 from autoscaler.errors import UserError
 from policies.model import Role
 
+FILE_NAME = r"^[A-Za-z0-9_][-A-Za-z0-9_.]*$"
+"""The name of a file without a folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -121,7 +124,7 @@ class RoleSettings(Model):
     cold_start_s: float = Field(120, gt=0)
     """Seconds from a group's creation until it serves; used until the fleet has shown its own."""
     max_num_seqs: int | None = Field(None, ge=1)
-    """Sequences that one group runs at once (decode), where the engines are set below the profile's limit."""
+    """Sequences that one engine runs at once (decode), where the engines are set below the profile's limit."""
 
     rules = (
         Rule(
@@ -132,17 +135,75 @@ class RoleSettings(Model):
     )
 
 
+class Queries(Model):
+    """Instant queries in PromQL, each of which gives one signal in place of the engines' own names for it.
+
+    A result is joined to a pod by its label `pod`. One without it speaks for a whole role, by its label `role` or
+    `roleratio_role` (prefill, decode, router). A pod that a query gives no result for lacks the signal; it is never
+    taken for 0. Counters are counts since a start, not rates, which the controller measures itself. They are of pods;
+    one with the role router is a gateway that is no pod of the service, and counts tokens as requests end.
+    """
+
+    running: str | None = Field(None, min_length=1)
+    """Requests in an engine's batch."""
+    waiting: str | None = Field(None, min_length=1)
+    """Requests that an engine has accepted and does not run."""
+    kv_usage: str | None = Field(None, min_length=1)
+    """Share of an engine's KV cache in use, 0 to 1; of a role, the mean over its engines."""
+    arrivals: str | None = Field(None, min_length=1)
+    """Counter of the requests that arrived at a router, or at an engine where there is no router."""
+    prompt_tokens: str | None = Field(None, min_length=1)
+    """Counter of prompt tokens, of the same processes as arrivals."""
+    generation_tokens: str | None = Field(None, min_length=1)
+    """Counter of generated tokens, of the same processes as arrivals."""
+    finished: str | None = Field(None, min_length=1)
+    """Counter of the requests that ended, of the same processes as arrivals."""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Key -> query of those that are set."""
+        return {to_camel(key): value for key, value in self.model_dump(exclude_none=True).items()}
+
+
 class MetricsSettings(Model):
     """Where signals come from: a Prometheus, or each pod's own metrics page."""
 
+    model: str | None = Field(None, min_length=1)
+    """Name of the model as the engines show it, like Qwen/Qwen3-32B: only its series count. Without it, all count."""
     prometheus_url: str | None = Field(None, pattern=r"^https?://")
     """A Prometheus that scrapes the service; without one, the controller reads the pods' own pages."""
+    prometheus_token_file: str | None = Field(None, pattern=FILE_NAME)
+    """File with the bearer token, in /etc/roleratio/credentials/HOST of the controller, HOST being prometheusUrl's."""
+    prometheus_ca_file: str | None = Field(None, pattern=FILE_NAME)
+    """File with the CA's certificate, in the same folder; without one, the CAs that public web sites use."""
+    prometheus_headers_file: str | None = Field(None, pattern=FILE_NAME)
+    """File with headers, in the same folder, one a line, like X-Scope-OrgID: team-a."""
+    queries: Queries = Queries()
+    """Queries of your own, which replace what is known of the engines' names; they need a prometheusUrl."""
     stale_after_s: float = Field(30, gt=0)
     """A sample that is older is missing, not zero."""
     scrape_timeout_s: float = Field(2, gt=0)
     """Seconds to wait for one page or query."""
     window_s: float = Field(15, ge=2)
     """Seconds over which rates are measured."""
+
+    rules = (
+        Rule(
+            lambda metrics: metrics.prometheus_url is not None or not metrics.needs_prometheus,
+            "has(self.prometheusUrl) || !(has(self.prometheusTokenFile) || has(self.prometheusCaFile) || "
+            "has(self.prometheusHeadersFile) || (has(self.queries) && ("
+            + " || ".join(f"has(self.queries.{to_camel(key)})" for key in Queries.model_fields)
+            + ")))",
+            "prometheusUrl is not set, but keys that need it are: set it, or remove prometheusTokenFile, "
+            "prometheusCaFile, prometheusHeadersFile and queries",
+        ),
+    )
+
+    @property
+    def needs_prometheus(self) -> bool:
+        """Whether anything is set that only a Prometheus can use."""
+        files = (self.prometheus_token_file, self.prometheus_ca_file, self.prometheus_headers_file)
+        return any(file is not None for file in files) or bool(self.queries.named)
 
 
 class Spec(Model):

@@ -27,7 +27,18 @@ from benchmarks.processes import BenchmarkError
 from kubeapi.errors import ApiError
 from roleratio.cli import Parser
 
-NAMES = ("localcluster", "workers", "streaming", "tick", "scheduler")
+NAMES = (
+    "localcluster",
+    "workers",
+    "streaming",
+    "tick",
+    "scheduler",
+    "metrics_pages",
+    "prometheus",
+    "rest",
+    "fidelity",
+    "simulator_speed",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.list:
         for name in NAMES:
-            print(f"{name:<14}{_about(name)}")
+            print(f"{name:<17}{_about(name)}")
         return 0
     if arguments.json and (problem := _cannot_write(arguments.json)):
         print(f"benchmarks: --json {arguments.json}: {problem}; give another path", file=sys.stderr)

@@ -69,10 +69,12 @@ class Processes:
         finally:
             self._scratch.cleanup()
 
-    def start(self, name: str, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Running:
-        """Start `python -m MODULE ARGUMENTS` in the repository."""
+    def start(
+        self, name: str, module: str, *arguments: str, env: Mapping[str, str] | None = None, python: bool = True
+    ) -> Running:
+        """Start `python -m MODULE ARGUMENTS` in the repository; not `python`: a program of that path."""
         log = self.folder / f"{name}.log"
-        argv = [sys.executable, "-m", module, *arguments]
+        argv = [*((sys.executable, "-m") if python else ()), module, *arguments]
         began_s = time.perf_counter()
         child = Child(argv, {**os.environ, **(env or {})}, log, cwd=str(ROOT), append=False)
         process = Running(name, log, began_s, child, asyncio.create_task(child.wait()))

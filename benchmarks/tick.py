@@ -1,7 +1,7 @@
 """One controller tick for one service, without the network: the core, and all that a driver does around it.
 
 How: a service with 8 + 8 TP groups on a cluster that runs nothing else, in steady state: the history is full (more
-than `DEMAND_HISTORY_S` of ticks went before), nothing is left to change. Each tick reads the metrics pages as the real
+than `HISTORY_S` of ticks went before), nothing is left to change. Each tick reads the metrics pages as the real
 router and workers write them, looks at the raw objects, decides, and writes the journal line; the parts are timed one
 by one. For information: the same look in a cluster of `large_nodes` nodes and `large_pods` pods.
 """
@@ -12,12 +12,12 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoscaler.adapters.exposition import parse_page
 from autoscaler.adapters.fleet import World, look
+from autoscaler.adapters.join import Joiner, Read, ScrapeTarget
 from autoscaler.adapters.journal import JournalWriter
-from autoscaler.adapters.scrape import ScrapeTarget, gather, read_page
+from autoscaler.adapters.pages import read_page
 from autoscaler.core import tick
-from autoscaler.core.observe import DEMAND_HISTORY_S
+from autoscaler.core.flows import HISTORY_S
 from autoscaler.model import Observation, Samples, State
 from autoscaler.settings import Settings, parse_settings
 from benchmarks.figure import Figure, figure
@@ -43,7 +43,7 @@ class Sizes:
     """How many ticks after how long a history, and how large the other cluster is."""
 
     ticks: int = 300
-    history_s: float = DEMAND_HISTORY_S
+    history_s: float = HISTORY_S
     looks: int = 20
     large_nodes: int = 500
     large_pods: int = 2000
@@ -144,7 +144,8 @@ def _ticks(world: World, settings: Settings, sizes: Sizes) -> dict[str, list[flo
 
 def _read(texts: dict[ScrapeTarget, str], now_s: float, service: str) -> Samples:
     """What the scraper does with the pages that it has got."""
-    return gather({target.pod: read_page(parse_page(text), target, now_s, service) for target, text in texts.items()})
+    readings = {target: Read(read_page(text), now_s) for target, text in texts.items()}
+    return Joiner().samples(readings, service)
 
 
 def _large_looks(sizes: Sizes) -> list[float]:

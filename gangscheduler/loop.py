@@ -15,9 +15,10 @@ import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from gangscheduler.exporter import Exporter
-from gangscheduler.model import Binding, Pod, Snapshot, Verdicts
+from gangscheduler.model import Binding, Pod, Reason, Snapshot, Verdicts
 from gangscheduler.place import place
 from gangscheduler.report import Reporter
 from gangscheduler.snapshot import build
@@ -26,6 +27,7 @@ from kubeapi import kinds, names
 from kubeapi.cache import Cache
 from kubeapi.client import KubeClient, Object, WatchEvent
 from kubeapi.config import Config
+from kubeapi.discovery import why_not_served
 from kubeapi.errors import ApiError, Conflict, NotFound
 from kubeapi.lease import Lease, own_identity
 from kubeapi.retry import Backoff
@@ -91,7 +93,7 @@ class Scheduler:
         self.assumed: dict[str, str] = {}
         self._reporter = Reporter(client)
         self._said_problem = ""
-        self._said_no_podgroups = False
+        self._no_podgroups = ""
 
     async def run(self) -> None:
         """Watch and decide until cancelled."""
@@ -132,10 +134,11 @@ class Scheduler:
         return self._lease is None or self._lease.is_leader
 
     def standing(self) -> str:
-        """Whether it leads, in words."""
+        """Whether it leads, in words, and what it does without."""
+        known = f", but {self._no_podgroups}" if self._no_podgroups else ""
         if self._lease is None or self._lease.is_leader:
-            return "ok"
-        return f"ok, standing by: {self._lease.holder or 'nobody'} leads"
+            return f"ok{known}"
+        return f"ok, standing by: {self._lease.holder or 'nobody'} leads{known}"
 
     async def _wake_when_elected(self, lease: Lease) -> None:
         while True:
@@ -161,6 +164,7 @@ class Scheduler:
         """One decision and its consequences. False: bindings failed in a way that calls for a pause."""
         self._wake.clear()
         # 1 watch: the caches are fresh and we lead, or nothing is decided
+        await self._look_for_podgroups()
         if self._is_blind() or self._stands_by():
             return True
         began_s, now_s = time.monotonic(), time.time()
@@ -187,10 +191,16 @@ class Scheduler:
         if problem and problem != self._said_problem:
             log.warning("not scheduling: %s", problem)
         self._said_problem = problem
-        if not self._said_no_podgroups and self._has_no_podgroups():
-            self._said_no_podgroups = True
-            log.warning("no PodGroups (%s) on this server: pods are placed one by one", kinds.PODGROUP.api_version)
         return bool(problem)
+
+    async def _look_for_podgroups(self) -> None:
+        """The cache asks for them again and again: a server that has learned them needs no restart of ours."""
+        if self._has_no_podgroups() and not self._no_podgroups:
+            self._no_podgroups = await why_not_served(self._client, kinds.PODGROUP)
+            log.warning("%s: pods are placed one by one; one that names a PodGroup waits", self._no_podgroups)
+        elif self._no_podgroups and self._groups.error is None:
+            log.info("%s is served now", kinds.PODGROUP.title)
+            self._no_podgroups = ""
 
     def _stands_by(self) -> bool:
         if self.leads():
@@ -288,4 +298,6 @@ class Scheduler:
                 if verdict.uid in groups:
                     tasks.create_task(self._reporter.podgroup(verdict, groups[verdict.uid], now_s))
             for waiting in verdicts.waiting:
+                if waiting.reason is Reason.POD_GROUP_MISSING and self._no_podgroups:
+                    waiting = replace(waiting, message=f"{waiting.message}: {self._no_podgroups}")
                 tasks.create_task(self._reporter.waiting(waiting, pods[waiting.pod], now_s))

@@ -31,7 +31,8 @@ class Cache:
     """Objects of one kind, kept fresh by a watch. Run `run()` as a task; wait for `synced`.
 
     `on_change(event)` is called for every difference, also for those that a re-list reveals.
-    `error` is the reason why the cache is not fresh at present, or None.
+    `error` is the reason why the cache is not fresh at present, or None. A watch that says nothing for `quiet_s` may be
+    dead, and so may one that replaces it: the kind is listed again.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Cache:
         label_selector: str = "",
         field_selector: str = "",
         on_change: Callable[[WatchEvent], None] | None = None,
+        quiet_s: float = 150.0,
     ) -> None:
         self.items: dict[Key, Object] = {}
         self.synced = asyncio.Event()
@@ -53,24 +55,48 @@ class Cache:
         self._label_selector = label_selector
         self._field_selector = field_selector
         self._on_change = on_change or (lambda event: None)
+        self._quiet_s = quiet_s
+        self._doubted = asyncio.Event()
 
     async def run(self, *, retry_s: float = 1.0, longest_s: float = 10.0) -> None:
         """Keep the cache fresh until cancelled. Waits grow while lists fail, and while watches end at once."""
         backoff, version = Backoff(retry_s, longest_s), ""
         while True:
-            began_s = time.monotonic()
+            began_s, asked_s = time.monotonic(), 0.0
             try:
-                version = await self._follow(version or await self._relist())
+                begin = version or await self._relist()
+                version = await self._undoubted(begin)
+                if version == begin:
+                    # Not even a bookmark: nothing shows that anything would have come.
+                    version = ""
             except Gone:
                 version = ""
             except ApiError as error:
                 version, self.error = "", error
-            if time.monotonic() - began_s >= STEADY_S:
+                asked_s = min(longest_s, error.retry_after_s or 0.0)
+            if time.monotonic() - began_s >= min(STEADY_S, self._quiet_s):
                 backoff.reset()
             else:
                 version = ""
             if not version:
-                await asyncio.sleep(backoff.next_s())
+                await asyncio.sleep(max(backoff.next_s(), asked_s))
+
+    def doubt(self) -> None:
+        """Somebody knows better than what is shown here: list again soon, whatever the watch says."""
+        self._doubted.set()
+
+    async def _undoubted(self, version: str) -> str:
+        """Follow the watch until it ends, or is doubted: then there is no version to go on from."""
+        self._doubted.clear()
+        following = asyncio.create_task(self._follow(version))
+        doubted = asyncio.create_task(self._doubted.wait())
+        try:
+            await asyncio.wait((following, doubted), return_when=asyncio.FIRST_COMPLETED)
+            return following.result() if following.done() else ""
+        finally:
+            for task in (following, doubted):
+                task.cancel()
+            await asyncio.gather(following, doubted, return_exceptions=True)
 
     async def _relist(self) -> str:
         listed = await self._client.list(
@@ -97,6 +123,7 @@ class Cache:
             resource_version=version,
             label_selector=self._label_selector,
             field_selector=self._field_selector,
+            quiet_s=self._quiet_s,
         ):
             version = event.object["metadata"]["resourceVersion"]
             if event.type != "BOOKMARK":

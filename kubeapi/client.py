@@ -6,6 +6,7 @@ Rules:
 3. A watch yields what the server sends; it ends when the server ends it. `Cache` (cache.py) keeps one going.
 4. What failed in passing and may be done twice is done again (retry.py), all of it within `timeout_s`.
 5. A 401 reloads the credentials, once a request. With a `fence` that says no, nothing is written.
+6. While a Retry-After lasts nothing is written. `unwritable` says why the last write came to nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +25,20 @@ from typing import Any, Literal, Self
 import aiohttp
 
 from kubeapi.config import Config
-from kubeapi.errors import ApiError, NotLeader, Unauthorized, Unreachable, error_for
+from kubeapi.errors import ApiError, NotLeader, TooManyRequests, Unauthorized, Unreachable, error_for
 from kubeapi.kinds import Kind
 from kubeapi.retry import PATIENT, RetryPolicy, passes
+from kubeapi.rights import missing_right
 
 Object = dict[str, Any]
 PatchType = Literal["merge", "strategic", "json"]
 
 log = logging.getLogger("kubeapi")
+
+# A Retry-After above this is somebody's mistake: writes are tried again after it all the same.
+LONGEST_REST_S = 60.0
+
+_VERSIONS = (("major", "minor"), ("emulationMajor", "emulationMinor"))
 
 _CONTENT_TYPES: dict[PatchType, str] = {
     "merge": "application/merge-patch+json",
@@ -88,6 +95,8 @@ class KubeClient:
         self._timeout_s = timeout_s
         self._retry = retry
         self._fence = fence
+        self._unwritable: tuple[ApiError, float] | None = None
+        self._writable_s = 0.0
         self._refreshing = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
@@ -104,15 +113,28 @@ class KubeClient:
             await self._session.close()
             self._session = None
 
+    @property
+    def unwritable(self) -> ApiError | None:
+        """The last write's error if it was the server's (no answer, 401, 429, 5xx) and of the last minute."""
+        if self._unwritable is None or time.monotonic() - self._unwritable[1] > LONGEST_REST_S:
+            return None
+        return self._unwritable[0]
+
     async def get(
         self, kind: Kind, name: str, namespace: str | None = None, *, subresource: str | None = None
     ) -> Object:
         """One object. Raises NotFound."""
         return await self._request("GET", kind.path(namespace, name, subresource))
 
+    async def read(self, path: str) -> Object:
+        """What is at a path that is no object: a group's versions, a published schema. Raises NotFound."""
+        return await self._request("GET", path)
+
     async def version(self) -> str:
-        """The server's version, such as v1.37.2."""
-        return str((await self._request("GET", "/version")).get("gitVersion", ""))
+        """The server's version, such as v1.37.2; v1.36 for one that was told to behave as that."""
+        told = await self.read("/version")
+        own, emulated = ([str(told.get(key, "")) for key in keys] for keys in _VERSIONS)
+        return f"v{'.'.join(emulated)}" if all(emulated) and emulated != own else str(told.get("gitVersion", ""))
 
     async def list(
         self,
@@ -199,10 +221,12 @@ class KubeClient:
         label_selector: str = "",
         field_selector: str = "",
         timeout_s: int = 240,
+        quiet_s: float = 150.0,
     ) -> AsyncIterator[WatchEvent]:
         """Events after `resource_version`, until the server closes, at the latest after `timeout_s`.
 
-        A connection that died without a word is Unreachable a little later. Raises Gone for a version that is too old.
+        A server sends at least a bookmark a minute; where one says nothing for `quiet_s` the watch ends, too. Raises
+        Gone for a version that is too old.
         """
         params = _selectors(label_selector, field_selector) | {
             "watch": "true",
@@ -210,7 +234,8 @@ class KubeClient:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(timeout_s),
         }
-        timeout = aiohttp.ClientTimeout(total=timeout_s + self._timeout_s, sock_connect=self._timeout_s)
+        total_s = timeout_s + self._timeout_s
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=self._timeout_s, sock_read=quiet_s)
         path = kind.path(namespace)
         try:
             async with self._open().get(
@@ -220,9 +245,12 @@ class KubeClient:
                 timeout=timeout,
             ) as response:
                 if response.status >= 400:
-                    raise _error(f"GET {path}", response.status, await response.text(), None)
+                    text = await response.text()
+                    raise _error(f"GET {path}", response.status, text, response.headers.get("Retry-After"))
                 async for line in _lines(response.content):
                     yield _event(line)
+        except aiohttp.SocketTimeoutError:
+            log.debug("the watch of %s is quiet", path)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(0, "Unreachable", f"{self.config.server}: {_text(error)}") from error
 
@@ -251,8 +279,22 @@ class KubeClient:
     ) -> Object:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         call = _Call(method, path, params, data, content_type, repeatable)
+        if method == "GET":
+            return await self._repeated(call)
+        try:
+            answer = await self._repeated(call)
+        except NotLeader:
+            raise
+        except ApiError as error:
+            of_server = passes(error) or isinstance(error, Unauthorized)
+            self._unwritable = (error, time.monotonic()) if of_server else None
+            raise
+        self._unwritable = None
+        return answer
+
+    async def _repeated(self, call: _Call) -> Object:
         deadline_s = time.monotonic() + self._timeout_s
-        waits = self._retry.waits() if repeatable else iter(())
+        waits = self._retry.waits() if call.repeatable else iter(())
         while True:
             try:
                 return await self._authorized(call, deadline_s)
@@ -286,6 +328,9 @@ class KubeClient:
         request = f"{call.method} {call.path}"
         if call.method != "GET" and self._fence is not None and not self._fence():
             raise NotLeader(0, "NotLeader", f"{request} not sent: this process does not hold its Lease")
+        if call.method != "GET" and (left_s := self._writable_s - time.monotonic()) > 0:
+            why = f"{request} not sent: the server has asked to wait"
+            raise TooManyRequests(429, "TooManyRequests", why, left_s)
         if call.data is not None:
             headers = headers | {"Content-Type": call.content_type}
         timeout = aiohttp.ClientTimeout(total=max(0.001, deadline_s - time.monotonic()))
@@ -298,7 +343,10 @@ class KubeClient:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unreachable(0, "Unreachable", f"{call.method} {url}: {_text(error)}") from error
         if response.status >= 400:
-            raise _error(request, response.status, text, response.headers.get("Retry-After"))
+            refusal = _error(request, response.status, text, response.headers.get("Retry-After"))
+            rest_s = min(LONGEST_REST_S, refusal.retry_after_s or 0.0)
+            self._writable_s = max(self._writable_s, time.monotonic() + rest_s)
+            raise refusal
         answer: Object = _decoded(text, response.status) if text else {}
         return answer
 
@@ -345,6 +393,8 @@ def _error(request: str, status: int, text: str, retry_after: str | None) -> Api
     except (json.JSONDecodeError, AttributeError):
         reason, message, known = "", " ".join(text.split())[:300] or f"HTTP {status}", False
     seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
+    if status == 403:
+        message = missing_right(message)
     return error_for(status, reason, message if known else f"{request}: {message}", seconds)
 
 

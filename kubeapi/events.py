@@ -1,6 +1,6 @@
 """Events, told once: one object per thing, reason and code; a repeat raises its count and brings the newest words.
 
-Rule: an event that cannot be written is logged and forgotten; nothing waits for it or fails by it.
+Rule: an event that `tell` cannot write is logged and forgotten; `write` leaves that to its caller.
 """
 
 from __future__ import annotations
@@ -38,7 +38,19 @@ class About:
 async def tell(
     client: KubeClient, about: About, reason: str, message: str, *, now_s: float, warning: bool = False, code: str = ""
 ) -> None:
-    """Create the event of this object, reason and code, or raise its count. At most three requests."""
+    """`write`, come what may."""
+    try:
+        await write(client, about, reason, message, now_s=now_s, warning=warning, code=code)
+    except NotLeader:
+        return
+    except ApiError as error:
+        log.warning("event %s of %s %s not written: %s", reason, about.kind.kind, about.name, error.message)
+
+
+async def write(
+    client: KubeClient, about: About, reason: str, message: str, *, now_s: float, warning: bool = False, code: str = ""
+) -> None:
+    """Create the event of this object, reason and code, or raise its count. At most three requests; raises ApiError."""
     digest = hashlib.sha256(f"{client.field_manager} {about.uid} {reason} {code}".encode()).hexdigest()[:16]
     name, namespace = f"{about.name}.{digest}", about.namespace or "default"
     moment = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -63,13 +75,8 @@ async def tell(
         "reportingInstance": client.field_manager,
     }
     try:
-        try:
-            await client.create(EVENT, body, namespace)
-        except AlreadyExists:
-            old = await client.get(EVENT, name, namespace)
-            again = {"count": int(old.get("count") or 1) + 1, "lastTimestamp": moment, "message": message}
-            await client.patch(EVENT, name, namespace, again)
-    except NotLeader:
-        return
-    except ApiError as error:
-        log.warning("event %s of %s %s not written: %s", reason, about.kind.kind, about.name, error.message)
+        await client.create(EVENT, body, namespace)
+    except AlreadyExists:
+        old = await client.get(EVENT, name, namespace)
+        again = {"count": int(old.get("count") or 1) + 1, "lastTimestamp": moment, "message": message}
+        await client.patch(EVENT, name, namespace, again)

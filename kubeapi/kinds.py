@@ -20,6 +20,11 @@ class Kind:
         """`v1` or `apps/v1`, as in an object's apiVersion."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def title(self) -> str:
+        """`podgroups.scheduling.k8s.io/v1beta1`, for messages."""
+        return f"{self.plural}.{self.api_version}"
+
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path of the collection, an object or a subresource; no namespace = all of them."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"

@@ -20,7 +20,7 @@ from kubeapi import names
 from kubeapi.config import Config
 from localcluster.agent import node_agent
 from localcluster.agent.admission import refusal
-from localcluster.apiserver import ApiServer
+from localcluster.apiserver import ApiServer, Models
 from localcluster.controllers import controllers
 from localcluster.kubeconfig import write_kubeconfig
 from localcluster.options import GuestOptions, LocalClusterOptions
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 LOGS = "logs"
 
 
-async def run(options: LocalClusterOptions) -> None:
+async def run(options: LocalClusterOptions, models: Models | None = None) -> None:
     """Serve a local cluster until SIGTERM or SIGINT. Raises OSError when the port is taken."""
-    await _until_stopped(local_cluster(options))
+    await _until_stopped(local_cluster(options, models))
 
 
 async def run_agent(config: Config, options: GuestOptions) -> None:
@@ -41,12 +41,12 @@ async def run_agent(config: Config, options: GuestOptions) -> None:
 
 
 @asynccontextmanager
-async def local_cluster(options: LocalClusterOptions) -> AsyncIterator[str]:
-    """A running cluster, as its URL. The kubeconfig appears when everything is ready."""
+async def local_cluster(options: LocalClusterOptions, models: Models | None = None) -> AsyncIterator[str]:
+    """A running cluster, as its URL. The kubeconfig appears when everything is ready. `models` know custom kinds."""
     began = time.monotonic()
     log_dir = _log_dir(options.state_dir)
     options.kubeconfig_out.unlink(missing_ok=True)
-    async with ApiServer("127.0.0.1", options.port, log_dir) as api:
+    async with ApiServer(options.port, log_dir, models) as api:
         config = Config(api.url)
         async with node_agent(options, config, options.kubeconfig_out, log_dir), controllers(config):
             _write_kubeconfig(api, options.kubeconfig_out)

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# Replicas written in our name that are not what we wrote: no other process should have that name.
+ANOTHER = "another roleratio-controller"
+
 # The creation's own write may carry a timestamp one second later than creationTimestamp: both are whole seconds.
 CREATION_SLACK_S = 2.0
 

@@ -62,6 +62,9 @@ class Code(StrEnum):
     ROLE_BLIND = "RoleBlind"
     SCRAPE_FAILED = "ScrapeFailed"
     GHOSTS_DROPPED = "GhostsDropped"
+    METRICS_PARTIAL = "MetricsPartial"
+    UNIT_ERROR = "UnitError"
+    UNREAD_IS_FULL = "UnreadIsFull"
     COUNTER_RESET = "CounterReset"
     BURST = "Burst"
     NO_TRAFFIC = "NoTraffic"
@@ -99,6 +102,12 @@ class Code(StrEnum):
     SERVICE_CLAIMED = "ServiceClaimed"
     SWITCHED_OFF = "SwitchedOff"
     WRITE_REFUSED = "WriteRefused"
+    WRITE_FAILED = "WriteFailed"
+    REPORT_FAILED = "ReportFailed"
+    ANOTHER_CONTROLLER = "AnotherController"
+    WATCH_FAILED = "WatchFailed"
+    CRD_OUTDATED = "CRDOutdated"
+    PODGROUPS_NOT_SERVED = "PodGroupsNotServed"
 
 
 Detail = Mapping[str, str | float | int | bool]

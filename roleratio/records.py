@@ -74,6 +74,14 @@ class ScaleEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """A part of the product ended by itself and was started again: which one, and how it ended."""
+
+    t_s: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A named stretch of the load: a phase of the built-in workload, or a whole trace."""
 
@@ -115,3 +123,4 @@ class Run:
     settings: Mapping[str, object]
     versions: Mapping[str, str]
     requests_left_out: int = 0
+    restarts: tuple[Restart, ...] = ()

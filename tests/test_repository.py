@@ -25,6 +25,7 @@ PACKAGES = {
     "policies",
     "roleratio",
     "serving",
+    "simulator",
 }
 FUNCTION_MAX, FILE_MAX, API_SERVER_MAX = 70, 600, 1500
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from autoscaler.model import RoleFleet, Step
 from kubeapi import kinds
 from kubeapi.client import KubeClient, Object
-from kubeapi.events import About, tell
+from kubeapi.events import About
 from kubeapi.kinds import Kind
 from policies.model import Reason, Role, Stage
 
@@ -66,9 +66,6 @@ def why_text(why: Sequence[Reason], role: Role) -> str:
     return "; ".join(str(reason) for reason in why if reason.role in (role, None) and reason.stage in stages)
 
 
-async def record(
-    client: KubeClient, fleet: RoleFleet, reason: str, message: str, *, warning: bool, now_s: float
-) -> None:
-    """Write an Event on a workload."""
-    about = About(WORKLOAD_KINDS[fleet.kind], fleet.namespace, fleet.name, fleet.uid)
-    await tell(client, about, reason, message, now_s=now_s, warning=warning)
+def about(fleet: RoleFleet) -> About:
+    """A workload, for an Event."""
+    return About(WORKLOAD_KINDS[fleet.kind], fleet.namespace, fleet.name, fleet.uid)

@@ -45,7 +45,11 @@ _GAUGES = {
     "running_requests": ("Requests in the batches of the role's workers", _ROLE),
     "waiting_requests": ("Requests that wait on the role's workers", _ROLE),
     "deferred_requests": ("Those of the waiting requests whose KV has not come over yet", _ROLE),
-    "kv_usage_ratio": ("KV cache in use, 0 to 1: the mean of the role's workers", _ROLE),
+    "kv_usage_ratio": ("KV cache in use, 0 to 1: the mean of the role's TP groups", _ROLE),
+    "kv_usage_max_ratio": ("KV cache in use, 0 to 1: the fullest engine", _ROLE),
+    "read_groups": ("TP groups whose engines were read", _ROLE),
+    "unread_groups": ("Ready TP groups that could not be read whole", _ROLE),
+    "engines_per_group": ("Engines (data-parallel ranks) of a TP group, as their pages show", _ROLE),
     "demand_requests_per_second": ("Requests that arrived", _SERVICE),
     "demand_tokens_per_second": (
         "Offered work of the role: prompt tokens for prefill, output tokens for decode",
@@ -72,7 +76,7 @@ class Exporter:
     """Serves what the controller last decided.
 
     `clock` is a monotonic clock in seconds. `problem` says why the cluster cannot be seen, or nothing; `leads`
-    whether this process may write.
+    whether this process may write, and `standing` who leads instead.
     """
 
     def __init__(
@@ -81,21 +85,33 @@ class Exporter:
         *,
         problem: Callable[[], str] = lambda: "",
         leads: Callable[[], bool] = lambda: True,
+        standing: Callable[[], str] = lambda: "ok",
     ) -> None:
         self._clock = clock
         self._problem = problem
+        self._standing = standing
         self._last: dict[str, tuple[Status, float]] = {}
         self._runner: web.AppRunner | None = None
         self._registry = CollectorRegistry()
         self._registry.register(_Latest(self._last))
         leader = Gauge(f"{_PREFIX}leader", "1 while this process may write", registry=self._registry)
         leader.set_function(lambda: float(leads()))
+        fine = Gauge(
+            f"{_PREFIX}cluster_reachable", "1 while the cluster can be seen and written", registry=self._registry
+        )
+        fine.set_function(lambda: float(not problem()))
         reason_labels = (*_SERVICE, "role", "stage", "code")
         self._reasons = Counter(
             f"{_PREFIX}reasons", "Reasons given in decisions", reason_labels, registry=self._registry
         )
         step_labels = (*_ROLE, "kind", "direction")
         self._steps = Counter(f"{_PREFIX}steps", "Changes decided on", step_labels, registry=self._registry)
+        self._dropped = Counter(
+            f"{_PREFIX}dropped_samples",
+            "Samples of pods that are gone, not ready, or older than the pod of that name",
+            _SERVICE,
+            registry=self._registry,
+        )
         self._ticks = Histogram(
             f"{_PREFIX}tick_seconds",
             "Duration of a tick without the network",
@@ -112,6 +128,7 @@ class Exporter:
             self._count_from_zero(service)
         self._last[status.service] = (status, self._clock())
         self._ticks.labels(*service).observe(tick_s)
+        self._dropped.labels(*service).inc(len(observation.samples.ghosts))
         for reason in decision.why:
             self._reasons.labels(*service, reason.role or "", reason.stage, reason.code).inc()
         if step := decision.step:
@@ -164,7 +181,7 @@ class Exporter:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         problem = self._problem()
-        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
+        return web.Response(status=503 if problem else 200, text=f"{problem or self._standing()}\n")
 
     async def _status(self, _: web.Request) -> web.Response:
         return web.json_response({"services": {name: to_json(status) for name, (status, _) in self._last.items()}})
@@ -200,10 +217,9 @@ def _of_service(status: Status) -> Iterator[_Labelled]:
     yield "gpu_budget", service, status.settings.spec.gpu_budget
     yield "failed_sources", service, len(status.failures)
     yield "last_tick_timestamp_seconds", service, status.now_s
-    if not isinstance(signals.demand, Missing):
-        yield "demand_requests_per_second", service, signals.demand.requests_per_s
-        yield "demand_tokens_per_second", (*service, "prefill"), signals.demand.prompt_tokens_per_s
-        yield "demand_tokens_per_second", (*service, "decode"), signals.demand.output_tokens_per_s
+    yield "demand_requests_per_second", service, signals.demand.requests_per_s
+    for role in ROLES:
+        yield "demand_tokens_per_second", (*service, role.value), signals.demand.tokens_per_s(role)
     for objective, seen, wanted in (("ttft", signals.ttft, slo.ttft), ("itl", signals.itl, slo.itl)):
         labels = (*service, objective)
         yield "latency_seconds", labels, _scaled(seen.value_ms, 1e-3)
@@ -226,11 +242,15 @@ def _of_roles(status: Status) -> Iterator[_Labelled]:
         yield "waiting_requests", labels, signals.waiting
         yield "deferred_requests", labels, signals.waiting_deferred
         yield "kv_usage_ratio", labels, signals.kv_usage
-        if target := status.decision.target:
+        yield "kv_usage_max_ratio", labels, signals.kv_usage_max
+        yield "read_groups", labels, signals.groups_read
+        yield "unread_groups", labels, len(signals.unread)
+        yield "engines_per_group", labels, signals.engines_per_group
+        if (target := status.decision.target) and target.desires(role):
             yield "desired_groups", labels, target.groups[role]
             yield "floor_groups", labels, target.floor[role]
-        if forecast := status.decision.forecast:
-            ahead = forecast[role]
+        ahead = status.decision.forecast[role]
+        if not isinstance(ahead, Missing):
             yield "forecast_tokens_per_second", (*labels, "0.5"), ahead.tokens_per_s_q50
             yield "forecast_tokens_per_second", (*labels, f"{ahead.quantile:g}"), ahead.tokens_per_s_high
         if isinstance(fleet := status.fleet[role], RoleFleet):

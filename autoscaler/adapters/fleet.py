@@ -9,12 +9,12 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from autoscaler.adapters.scrape import ScrapeTarget
-from autoscaler.model import Fleet, Owner, RoleFleet, Writer
+from autoscaler.adapters.join import ScrapeTarget
+from autoscaler.model import Fleet, Group, Owner, RoleFleet, Writer
 from gangscheduler.model import Snapshot
 from gangscheduler.place import how_many_fit
 from gangscheduler.snapshot import BadQuantity, build, group_shape, uses_claims
@@ -25,17 +25,22 @@ Object = Mapping[str, Any]
 
 DEFAULT_PORT = 8000
 FIT_LIMIT = 64
+_WORKLOADS, _PODS, _NODES, _PODGROUPS = ("leaderworkersets", "deployments"), "pods", "nodes", "podgroups"
 ROLES = (names.ROLE_PREFILL, names.ROLE_DECODE, names.ROLE_ROUTER)
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The raw objects of one moment. Pods and nodes of the whole cluster: what fits depends on all of them."""
+    """The raw objects of one moment. Pods and nodes of the whole cluster: what fits depends on all of them.
+
+    `unseen`: plurals of kinds that could not be listed, and why: no objects of these means nothing.
+    """
 
     workloads: Sequence[Object]
     pods: Sequence[Object]
     podgroups: Sequence[Object]
     nodes: Sequence[Object]
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def look(world: World, namespace: str, service: str, now_s: float) -> Seen:
     pods = [pod for pod in world.pods if _belongs(pod, namespace, service)]
     snapshot = build(now_s, world.nodes, world.pods, world.podgroups)
     podgroups = {(_meta(group).get("namespace", ""), _meta(group)["name"]): group for group in world.podgroups}
-    fleets = {role: _role(role, own, pods, podgroups, snapshot) for role in Role}
+    fleets = {role: _as_seen(_role(role, own, pods, podgroups, snapshot), world.unseen) for role in Role}
     targets, failures = _targets(pods)
     fleet = Fleet(fleets[Role.PREFILL], fleets[Role.DECODE], _problems(own, fleets))
     return Seen(fleet, targets, failures)
@@ -104,7 +109,7 @@ def _role(
     members = [pod for pod in pods if _labels(pod).get(names.LABEL_ROLE) == role.value]
     groups = _by_group(members)
     size = _pods_per_group(workload)
-    ready = [group for group in groups.values() if len(group) == size and all(is_ready(pod) for pod in group)]
+    ready = [group for group in groups.values() if _all_ready(group, size)]
     name, minimum = _minimum(workload, podgroups)
     owner, writer = _ownership(meta)
     fit, limit = _fit(workload, snapshot, f"{meta['namespace']}/{name}" if name else "")
@@ -128,18 +133,45 @@ def _role(
         paused=annotations.get(names.ANNOTATION_PAUSED, ""),
         resume=annotations.get(names.ANNOTATION_RESUME, ""),
         ready_after_s=tuple(sorted(after for group in ready if (after := _ready_after(group)) is not None)),
-        leaders=tuple(sorted(_meta(pod)["name"] for pod in members if _is_leader(pod))),
+        groups=tuple(sorted((_group(key, group, size) for key, group in groups.items()), key=lambda group: group.pods)),
         limiting_resource=limit,
     )
+
+
+def _as_seen(found: RoleFleet | Missing, unseen: Mapping[str, str]) -> RoleFleet | Missing:
+    """What depends on kinds that could not be listed is not known."""
+    if isinstance(found, Missing):
+        gaps = [f"{plural} are not seen: {unseen[plural]}" for plural in _WORKLOADS if plural in unseen]
+        return Missing("; ".join([found.missing, *gaps]))
+    if _PODS in unseen:
+        return Missing(f"pods are not seen: {unseen[_PODS]}")
+    if _NODES in unseen:
+        found = replace(found, fit=Missing(f"nodes are not seen: {unseen[_NODES]}"), limiting_resource="")
+    if _PODGROUPS in unseen and isinstance(found.min_pods, Missing):
+        found = replace(found, min_pods=Missing(f"PodGroups are not seen: {unseen[_PODGROUPS]}"))
+    return found
 
 
 def _by_group(pods: Iterable[Object]) -> dict[str, list[Object]]:
     groups: dict[str, list[Object]] = {}
     for pod in pods:
         if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-            key = _labels(pod).get(names.LWS_GROUP_KEY) or _meta(pod)["uid"]
-            groups.setdefault(key, []).append(pod)
+            groups.setdefault(_group_key(pod), []).append(pod)
     return groups
+
+
+def _group_key(pod: Object) -> str:
+    """What the pods of one TP group have in common; a pod that is nobody's is a group of its own."""
+    return str(_labels(pod).get(names.LWS_GROUP_KEY) or _meta(pod)["uid"])
+
+
+def _group(key: str, pods: Iterable[Object], size: int) -> Group:
+    ordered = sorted(pods, key=lambda pod: (not _is_leader(pod), _meta(pod)["name"]))
+    return Group(key, tuple(_meta(pod)["name"] for pod in ordered), _all_ready(ordered, size))
+
+
+def _all_ready(group: Sequence[Object], size: int) -> bool:
+    return len(group) == size and all(is_ready(pod) for pod in group)
 
 
 def _pods_per_group(workload: Object) -> int:
@@ -207,10 +239,17 @@ def _ownership(meta: Object) -> tuple[Owner, Writer | None]:
     owners = [entry for entry in entries if "f:replicas" in (entry.get("fieldsV1") or {}).get("f:spec", {})]
     main = [entry for entry in entries if entry.get("subresource") != "status"]
     last = max(owners or main or entries, key=lambda entry: seconds(entry.get("time")))
-    writer = Writer(last.get("manager", "unknown"), seconds(last.get("time")))
+    writer = Writer(_manager(last), seconds(last.get("time")))
     if not owners:
         return "nobody", writer
     return ("us", None) if writer.manager == names.MANAGER_CONTROLLER else ("other", writer)
+
+
+def _manager(entry: Object) -> str:
+    """Whose entry it is. Of the controllers of kube-controller-manager only one writes to /scale."""
+    manager = str(entry.get("manager", "unknown"))
+    hpa = manager == names.MANAGER_KUBERNETES and entry.get("subresource") == "scale"
+    return f"{manager} (HorizontalPodAutoscaler)" if hpa else manager
 
 
 def _ready_after(group: Sequence[Object]) -> float | None:
@@ -224,16 +263,32 @@ def _ready_after(group: Sequence[Object]) -> float | None:
 
 
 def _targets(pods: Sequence[Object]) -> tuple[tuple[ScrapeTarget, ...], Mapping[str, str]]:
+    """Routers, leaders, and the other pods of a group that say where their metrics are."""
     targets, failures = [], {}
     for pod in pods:
         role, name = _labels(pod).get(names.LABEL_ROLE), _meta(pod)["name"]
-        if role not in ROLES or not _is_leader(pod):
+        if role not in ROLES or not (_is_leader(pod) or _metrics_port(pod)):
             continue
-        if is_ready(pod):
-            targets.append(ScrapeTarget(name, _meta(pod)["uid"], _known(role), _url(pod)))
+        ready_s = _condition_time(pod, "Ready")
+        if ready_s is not None and is_ready(pod):
+            targets.append(_target(pod, _known(role), ready_s))
         elif role == names.ROLE_ROUTER and "deletionTimestamp" not in _meta(pod):
             failures[name] = "the router is not ready"
     return tuple(targets), failures
+
+
+def _target(pod: Object, role: Literal["router", "prefill", "decode"], ready_s: float) -> ScrapeTarget:
+    meta = _meta(pod)
+    return ScrapeTarget(
+        pod=meta["name"],
+        uid=meta["uid"],
+        role=role,
+        url=_url(pod),
+        group=_group_key(pod),
+        leader=_is_leader(pod),
+        start_s=seconds(meta.get("creationTimestamp")),
+        ready_s=ready_s,
+    )
 
 
 def _known(role: str) -> Literal["router", "prefill", "decode"]:
@@ -241,10 +296,18 @@ def _known(role: str) -> Literal["router", "prefill", "decode"]:
 
 
 def _url(pod: Object) -> str:
-    ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
-    named = [port["containerPort"] for port in ports if port.get("name") in ("metrics", "http")]
-    port = (named or [port["containerPort"] for port in ports] or [DEFAULT_PORT])[0]
+    port = _metrics_port(pod) or next(iter(_ports(pod)), {}).get("containerPort", DEFAULT_PORT)
     return f"http://{pod['status'].get('podIP', '')}:{port}/metrics"
+
+
+def _metrics_port(pod: Object) -> int | None:
+    """The port whose name says that metrics are there."""
+    named = {port.get("name"): int(port["containerPort"]) for port in _ports(pod)}
+    return named.get("metrics") or named.get("http")
+
+
+def _ports(pod: Object) -> list[Object]:
+    return [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
 
 
 def _is_leader(pod: Object) -> bool:

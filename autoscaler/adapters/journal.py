@@ -27,7 +27,7 @@ from autoscaler.settings import Settings, parse_settings
 from perfmodel.profile import Profile
 from policies.model import Reason
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 16 * 1024 * 1024
 KEEP = 5
 
@@ -43,7 +43,7 @@ class Recorded:
     why: tuple[Reason, ...]
     conditions: tuple[Condition, ...]
     signals: Signals
-    forecast: Forecast | None
+    forecast: Forecast
 
     @classmethod
     def of(cls, decision: Decision) -> Recorded:

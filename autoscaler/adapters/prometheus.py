@@ -1,170 +1,186 @@
-"""Read the same samples as a scrape from a Prometheus, with two instant queries for the whole fleet.
+"""Read the same samples as a scrape from a Prometheus: a few queries for the whole fleet, whatever its engines are.
 
 Rules:
-1. What a pod says is its newest scrape: series found through two scrape jobs count once, those of the newer.
-2. Age is asked for, not assumed: an instant query answers for five minutes after the last scrape.
-3. Only pods of the fleet count. Siblings of theirs that Prometheus still remembers are named as ghosts.
-4. A Prometheus that is down, refuses, or warns that its answer is partial gives no samples and one reason.
+1. Asked are the names that the tables of pages know, in queries of bounded length; the answer becomes the pages that
+   were scraped, which are understood and joined to pods as a scrape's are. A page and its scrape give equal samples.
+2. Age is asked for, not assumed: an instant query answers for five minutes after the last scrape. It is asked by names
+   that the answer has, since each engine has others.
+3. Only pods of the fleet count. Siblings of theirs that Prometheus still remembers, and samples from before the start
+   of the pod that now bears the name, are dropped and named as ghosts.
+4. A Prometheus that is down or refuses gives no samples and one reason. Where it warns that its answer is partial, the
+   samples are a lower bound, and say so.
+5. Queries of the user's replace signals of the pages; what they do not answer is missing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-import requests
-from prometheus_api_client.prometheus_connect import PrometheusConnect
-from urllib3.util.retry import Retry
-
-from autoscaler.adapters.exposition import HEARTBEATS, HISTOGRAMS, SCALARS, Labels, Page
-from autoscaler.adapters.scrape import Reading, ScrapeTarget, gather, read_page
+from autoscaler.adapters.join import FRONTS, Joiner, Read, Reading, ScrapeTarget, page_for
+from autoscaler.adapters.overrides import Told, overridden, told
+from autoscaler.adapters.pages import NAMES
+from autoscaler.adapters.pages.text import collect
+from autoscaler.adapters.promclient import PromClient, PrometheusError, short
+from autoscaler.adapters.sources import (
+    CLUSTER,
+    Source,
+    addresses_of,
+    heartbeats,
+    key_of,
+    literal,
+    siblings,
+    sources,
+)
 from autoscaler.model import Samples
+from autoscaler.settings import MetricsSettings
 
 FAILURE = "prometheus"
-
-_NAMES = "|".join((*sorted(SCALARS), *(f"{name}_(bucket|sum)" for name in sorted(HISTOGRAMS))))
-_OF_THE_SCRAPE = frozenset(
-    ("__name__", "pod", "namespace", "job", "instance", "container", "endpoint", "node", "prometheus", "cluster")
-)
-"""Labels that tell where a series was scraped, not what it is."""
-
-_Source = tuple[str, str, str]
-"""Pod, job, instance: what one scrape reads."""
+QUERY_LENGTH = 8000
+"""Characters of names in one query: four queries for all engines together."""
 
 
-class PrometheusError(Exception):
-    """No usable answer; one line that says why."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The answers of one look: sources by pod, what the user's queries gave, and what failed or may be missing."""
+
+    by_pod: Mapping[str, Sequence[Source]]
+    told: Mapping[str, Told]
+    failures: Mapping[str, str]
+    warnings: tuple[str, ...]
 
 
 class PrometheusReader:
     """Reads a fleet's samples from a Prometheus; the label `pod` tells whose they are."""
 
-    def __init__(self, url: str, timeout_s: float, stale_after_s: float, namespace: str | None = None) -> None:
-        self._timeout_s = timeout_s
-        self._stale_after_s = stale_after_s
+    def __init__(self, metrics: MetricsSettings, namespace: str | None = None) -> None:
+        self._metrics = metrics
         # Where Prometheus adds no namespace, the empty alternative still matches.
-        self._namespace = f',namespace=~"{_literal(namespace)}|"' if namespace else ""
-        session = requests.Session()
-        session.trust_env = False
-        session.hooks["response"].append(_refuse)
-        self._client = PrometheusConnect(
-            url=url.rstrip("/"), session=session, retry=Retry(total=0), timeout=math.ceil(timeout_s)
-        )
-        self._running: asyncio.Future[Any] | None = None
+        self._namespace = f',namespace=~"{literal(namespace)}|"' if namespace else ""
+        self._client = PromClient(metrics)
+        self._joiner = Joiner(metrics.model)
+        self._running: asyncio.Future[_Asked] | None = None
 
     async def read(self, targets: Sequence[ScrapeTarget], now_s: float, service: str) -> Samples:
         """One sample or one reason for each target. Takes at most the time limit."""
         if not targets:
             return Samples()
         try:
-            series, times = await self._ask(targets, now_s)
-            pages, scrapes = _pages(series), _newest(times)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            return Samples(failures={FAILURE: f"the answer is not a Prometheus': {_short(error)}"})
+            asked = await self._ask(targets, now_s)
         except PrometheusError as error:
             return Samples(failures={FAILURE: str(error)})
-        readings: dict[str, Reading] = {}
+        readings: dict[ScrapeTarget, Reading] = {}
+        ghosts = set(asked.by_pod.keys() - {target.pod for target in targets})
         for target in targets:
-            source, at_s = scrapes.pop(target.pod, (None, 0.0))
-            if source is None:
-                readings[target.pod] = f"no series of pod {target.pod}: is it scraped, and does the label pod name it?"
-            elif now_s - at_s > self._stale_after_s:
-                readings[target.pod] = f"stale: scraped {now_s - at_s:.0f} s ago, limit {self._stale_after_s:g} s"
-            else:
-                readings[target.pod] = read_page(pages.get(source, {}), target, at_s, service)
-        return replace(gather(readings), ghosts=tuple(sorted(scrapes)))
+            found = asked.by_pod.get(target.pod, ())
+            current = [source for source in found if source.at_s >= target.start_s]
+            if len(current) < len(found):
+                ghosts.add(target.pod)
+            readings[target] = self._reading(target, current, now_s)
+            await asyncio.sleep(0)
+        silent = {target.pod for target in targets} - asked.by_pod.keys()
+        samples = self._joiner.samples(overridden(readings, asked.told, now_s, silent, self._metrics.model), service)
+        return replace(
+            samples,
+            failures={**samples.failures, **asked.failures},
+            ghosts=tuple(sorted(ghosts)),
+            partial=f"Prometheus warns: {'; '.join(asked.warnings[:3])}" if asked.warnings else "",
+        )
 
     async def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    async def _ask(self, targets: Sequence[ScrapeTarget], now_s: float) -> tuple[list[Any], list[Any]]:
-        """The answers to both queries, within the time limit."""
+    def _reading(self, target: ScrapeTarget, found: Sequence[Source], now_s: float) -> Reading:
+        """What a pod's sources say of it: the one of its role counts, and of those the newest."""
+        if not found:
+            return f"no series of pod {target.pod}: is it scraped, and does the label pod name it?"
+        clusters = sorted({source.key[CLUSTER] for source in found})
+        if len(clusters) > 1:
+            return f"pods of this name are in clusters {', '.join(clusters)}: give a prometheusUrl of one cluster"
+        newest_s = max(source.at_s for source in found)
+        if now_s - newest_s > self._metrics.stale_after_s:
+            return f"stale: scraped {now_s - newest_s:.0f} s ago, limit {self._metrics.stale_after_s:g} s"
+        best: tuple[bool, float, Read] | None = None
+        for source in sorted(found, key=lambda source: source.key):
+            read = Read(page_for(collect(source.page(), NAMES), self._metrics.model), source.at_s)
+            fits = read.page.kind != "none" and (read.page.kind in FRONTS) == (target.role == "router")
+            if best is None or (fits, source.at_s) > best[:2]:
+                best = fits, source.at_s, read
+        assert best is not None
+        return best[2]
+
+    async def _ask(self, targets: Sequence[ScrapeTarget], now_s: float) -> _Asked:
+        """All answers, within the time limit."""
         if self._running is not None and not self._running.done():
             # A thread cannot be ended from outside. One that hangs is waited for, not joined by another each tick.
             raise PrometheusError("the query before has still not been answered")
-        selector = f'pod=~"{_siblings(targets)}"{self._namespace}'
-        values = f'{{__name__=~"{_NAMES}",{selector}}}'
-        times = " or ".join(f"timestamp({name}{{{selector}}})" for name in HEARTBEATS)
-        self._running = asyncio.ensure_future(asyncio.to_thread(self._queries, (values, times), now_s))
+        self._running = asyncio.ensure_future(asyncio.to_thread(self._queries, tuple(targets), now_s))
         try:
-            first, second = await asyncio.wait_for(asyncio.shield(self._running), self._timeout_s)
-            return first, second
+            return await asyncio.wait_for(asyncio.shield(self._running), self._metrics.scrape_timeout_s)
         except TimeoutError:
             self._running.add_done_callback(_retrieve)
-            raise PrometheusError(f"no answer within {self._timeout_s:g} s") from None
+            raise PrometheusError(f"no answer within {self._metrics.scrape_timeout_s:g} s") from None
 
-    def _queries(self, queries: Iterable[str], now_s: float) -> list[list[Any]]:
+    def _queries(self, targets: Sequence[ScrapeTarget], now_s: float) -> _Asked:
+        pattern, addresses = siblings(targets), addresses_of(targets)
+        selector = f'pod=~"{pattern}"{self._namespace}'
+        answers = [self._client.ask(query, now_s) for query in value_queries(selector)]
         try:
-            return [self._client.custom_query(query, params={"time": f"{now_s:.3f}"}) for query in queries]
-        except requests.Timeout as error:
-            raise PrometheusError(f"no answer within {self._timeout_s:g} s") from error
-        except requests.ConnectionError as error:
-            raise PrometheusError(f"cannot connect to {self._client.url}") from error
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            raise PrometheusError(f"the answer is not a Prometheus': {_short(error)}") from error
+            found = sources((entry for answer in answers for entry in answer.series), addresses)
+            if names := heartbeats(found.values()):
+                times = self._client.ask(time_query(names, selector), now_s)
+                answers.append(times)
+                for entry in times.series:
+                    if source := found.get(key_of(entry["metric"], addresses)):
+                        source.at_s = max(source.at_s, float(entry["value"][1]))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise PrometheusError(f"the answer is not a Prometheus': {short(error)}") from error
+        by_pod = defaultdict[str, list[Source]](list)
+        for source in found.values():
+            by_pod[source.pod].append(source)
+        results, failures, more = self._own_queries(now_s)
+        warnings = {warning for answer in answers for warning in answer.warnings} | more
+        return _Asked(by_pod, results, failures, tuple(sorted(warnings)))
+
+    def _own_queries(self, now_s: float) -> tuple[dict[str, Told], dict[str, str], set[str]]:
+        """Results, failures and warnings of the user's queries; one that fails takes no other with it."""
+        results: dict[str, Told] = {}
+        failures: dict[str, str] = {}
+        warnings: set[str] = set()
+        for name, query in self._metrics.queries.named.items():
+            results[name] = Told()
+            try:
+                answer = self._client.ask(query, now_s)
+                results[name] = told(name, answer.series)
+            except (PrometheusError, ValueError) as error:
+                failures[f"metrics.queries.{name}"] = str(error)
+            else:
+                warnings.update(answer.warnings)
+                if not answer.series:
+                    failures[f"metrics.queries.{name}"] = "gives no result: correct it, or remove the key"
+        return results, failures, warnings
 
 
-def _newest(times: list[Any]) -> dict[str, tuple[_Source, float]]:
-    """Each pod's newest scrape: where it came from, and when."""
-    scrapes = sorted((float(entry["value"][1]), _source(entry["metric"])) for entry in times)
-    return {source[0]: (source, at_s) for at_s, source in scrapes}
+def value_queries(selector: str) -> tuple[str, ...]:
+    """Queries for every name that the tables know, of the series that the selector chooses."""
+    chunks: list[str] = []
+    for name in sorted(NAMES):
+        if chunks and len(chunks[-1]) + len(name) < QUERY_LENGTH:
+            chunks[-1] += f"|{name}"
+        else:
+            chunks.append(name)
+    return tuple(f'{{__name__=~"{chunk}",{selector}}}' for chunk in chunks)
 
 
-def _pages(series: list[Any]) -> Mapping[_Source, Page]:
-    """The pages that the series were scraped from."""
-    pages: dict[_Source, dict[str, dict[Labels, float]]] = defaultdict(lambda: defaultdict(dict))
-    for entry in series:
-        metric = entry["metric"]
-        pages[_source(metric)][metric["__name__"]][_own_labels(metric)] = float(entry["value"][1])
-    return pages
+def time_query(names: Iterable[str], selector: str) -> str:
+    """A query for when these names were scraped."""
+    return " or ".join(f"timestamp({name}{{{selector}}})" for name in names)
 
 
-def _source(metric: Mapping[str, str]) -> _Source:
-    return metric["pod"], metric.get("job", ""), metric.get("instance", "")
-
-
-def _own_labels(metric: Mapping[str, str]) -> Labels:
-    """The labels that stood on the page. Prometheus renames those that collide with its own to `exported_...`."""
-    own = {key: value for key, value in metric.items() if key not in _OF_THE_SCRAPE}
-    exported = [key for key in own if key.startswith("exported_")]
-    return frozenset({**own, **{key.removeprefix("exported_"): own.pop(key) for key in exported}}.items())
-
-
-def _siblings(targets: Sequence[ScrapeTarget]) -> str:
-    """Matches the targets and pods of the same workloads: the name up to its last part is the workload's."""
-    stems = sorted({target.pod.rpartition("-")[0] for target in targets if "-" in target.pod})
-    single = sorted({target.pod for target in targets if "-" not in target.pod})
-    return "|".join([f"{_literal(stem)}-[^-]+" for stem in stems] + [_literal(pod) for pod in single])
-
-
-def _literal(name: str) -> str:
-    """A DNS name as a regular expression inside a PromQL string."""
-    return name.replace(".", "[.]")
-
-
-def _refuse(response: requests.Response, *_: Any, **__: Any) -> None:
-    """Raise for an error, and for warnings: they mean that a part of the data is missing in the answer."""
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    said = answer if isinstance(answer, dict) else {}
-    if response.status_code != 200:
-        raise PrometheusError(f"HTTP {response.status_code}: {_short(said.get('error') or response.text)}")
-    if warnings := said.get("warnings"):
-        raise PrometheusError(f"the answer is partial: {_short('; '.join(map(str, warnings)))}")
-
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
+def _retrieve(future: asyncio.Future[_Asked]) -> None:
     """Take a late error, which has been reported as a time-out, so that asyncio does not log it again."""
     if not future.cancelled():
         future.exception()
-
-
-def _short(error: object) -> str:
-    return " ".join(str(error).split())[:200]

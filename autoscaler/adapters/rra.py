@@ -5,6 +5,8 @@ Rules:
    reason, a forecast that moved a little) is the previous one.
 2. What is acted on (groups, minimums, ratio, mode, a condition, a step) is told at once, the rest at most every
    SETTLE_S. A condition's time moves only with its status.
+   Of two controllers of one object each tells only every SETTLE_S, but then it does: that they are two, they know
+   from each other's statuses.
 3. Status goes through /status, on the version that was seen, and only when it changed.
 """
 
@@ -20,7 +22,7 @@ from pydantic import ValidationError
 
 from autoscaler.adapters.fleet import seconds
 from autoscaler.core.conditions import conditions
-from autoscaler.model import Condition, Decision, Demand, Forecast, Observation, RoleFleet, Step
+from autoscaler.model import Condition, Decision, Observation, RoleFleet, Step
 from autoscaler.reported import ConditionReport, LastDecision, Report, RoleReport
 from autoscaler.settings import Mode, Settings, parse_settings
 from kubeapi import kinds
@@ -34,8 +36,10 @@ TOLERANCE = 0.2
 
 # What a column should say of a decision: the first of these that is among its reasons.
 _TELLING = (
-    *(Code.SPEC_INVALID, Code.SERVICE_CLAIMED, Code.SWITCHED_OFF, Code.NO_WORKLOAD, Code.WORKLOAD_PROBLEM),
-    *(Code.COST_UNKNOWN, Code.WRITE_REFUSED, Code.RESTORE_GIVEN_UP, Code.DEMAND_MISSING, Code.ROLE_BLIND),
+    *(Code.SPEC_INVALID, Code.SERVICE_CLAIMED, Code.SWITCHED_OFF, Code.CRD_OUTDATED, Code.NO_WORKLOAD),
+    Code.WORKLOAD_PROBLEM,
+    *(Code.COST_UNKNOWN, Code.WRITE_REFUSED, Code.WRITE_FAILED, Code.RESTORE_GIVEN_UP, Code.DEMAND_MISSING),
+    *(Code.WATCH_FAILED, Code.ROLE_BLIND, Code.ANOTHER_CONTROLLER),
     *(Code.MANUAL_HOLD, Code.PAUSED, Code.FIELD_RESTORED, Code.GROW, Code.SHRINK),
     *(
         Code.DOES_NOT_FIT,
@@ -72,10 +76,9 @@ def status_of(
     previous: Mapping[str, Any] | None,
     now_s: float,
     generation: int,
-    also: Sequence[Reason] = (),
 ) -> Object:
-    """The status after one tick; `also` holds reasons from outside the core, such as a refused write."""
-    why = (*decision.why, *also)
+    """The status after one tick."""
+    why = decision.why
     report = Report(
         observed_generation=generation,
         mode=settings.spec.mode,
@@ -132,6 +135,8 @@ async def write_status(client: KubeClient, obj: Mapping[str, Any], status: Objec
 
 def _role(role: Role, seen: Observation, decision: Decision) -> RoleReport:
     fleet, target = seen.fleet[role], decision.target
+    if target and not target.desires(role):
+        target = None
     report = RoleReport(name=role.value)
     if isinstance(fleet, RoleFleet):
         report.current, report.ready = fleet.replicas, fleet.ready
@@ -139,13 +144,12 @@ def _role(role: Role, seen: Observation, decision: Decision) -> RoleReport:
         report.groups = f"{fleet.ready}/{target.groups[role] if target else '?'}"
     if target:
         report.desired, report.floor = target.groups[role], target.floor[role]
-    demand, forecast = decision.signals.demand, decision.forecast
-    if isinstance(demand, Demand):
-        tokens = demand.prompt_tokens_per_s if role is Role.PREFILL else demand.output_tokens_per_s
-        report.demand_tokens_per_s = _rounded(tokens)
-    if isinstance(forecast, Forecast):
-        report.forecast_tokens_per_s = _rounded(forecast[role].tokens_per_s_high)
-        report.horizon_s = _rounded(forecast[role].horizon_s)
+    offered, ahead = decision.signals.demand.tokens_per_s(role), decision.forecast[role]
+    if not isinstance(offered, Missing):
+        report.demand_tokens_per_s = _rounded(offered)
+    if not isinstance(ahead, Missing):
+        report.forecast_tokens_per_s = _rounded(ahead.tokens_per_s_high)
+        report.horizon_s = _rounded(ahead.horizon_s)
     return report
 
 
@@ -159,6 +163,8 @@ def _rounded(value: float) -> float:
 
 
 def _ratio(decision: Decision, seen: Observation) -> str | None:
+    if decision.target and decision.target.unsized:
+        return None
     groups = decision.target.groups if decision.target else None
     if groups is None and isinstance(seen.fleet.prefill, RoleFleet) and isinstance(seen.fleet.decode, RoleFleet):
         groups = Pair(seen.fleet.prefill.replicas, seen.fleet.decode.replicas)
@@ -225,6 +231,8 @@ def _since(condition: Condition, since: Mapping[str, tuple[str, str]], now_s: fl
 
 
 def _is_news(report: Report, before: Report, now_s: float) -> bool:
+    if _two(report) and _two(before) and before.last_decision:
+        return now_s - seconds(before.last_decision.time) >= SETTLE_S
     if _acted_on(report) != _acted_on(before):
         return True
     last, earlier = report.last_decision, before.last_decision
@@ -233,6 +241,11 @@ def _is_news(report: Report, before: Report, now_s: float) -> bool:
     if last.step and last.step != earlier.step:
         return True
     return now_s - seconds(earlier.time) >= SETTLE_S and _differs(report, before)
+
+
+def _two(report: Report) -> bool:
+    """Whether another controller follows the object, too."""
+    return any(Code.ANOTHER_CONTROLLER.value in condition.message for condition in report.conditions)
 
 
 def _acted_on(report: Report) -> Object:

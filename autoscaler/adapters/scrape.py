@@ -1,79 +1,47 @@
-"""Read metrics straight from the pods: one HTTP GET per router and worker, all at once.
+"""Read metrics straight from the pods: one HTTP GET per router and per pod of a TP group, all at once.
 
 Rules:
 1. One bad pod never affects the others: each has its own time limit, size limit and reason.
 2. The whole read takes no longer than one pod may, however many hang.
-3. Every target ends up in exactly one place: a sample or a failure.
+3. Pages are understood one per turn of the event loop, so that those still on their way do not run out of time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import aiohttp
 
-from autoscaler.adapters.exposition import Page, PageError, parse_page, router_sample, worker_sample
-from autoscaler.model import RouterSample, Samples, WorkerSample
-from policies.model import Role
+from autoscaler.adapters.join import Joiner, Read, Reading, ScrapeTarget, page_for
+from autoscaler.adapters.pages import NAMES, Page, PageError
+from autoscaler.adapters.pages.text import parse
+from autoscaler.model import Samples
 
 MAX_PAGE_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ScrapeTarget:
-    """A pod that has metrics: a router or the leader of a TP group."""
-
-    pod: str
-    uid: str
-    role: Literal["router", "prefill", "decode"]
-    url: str = ""
-
-
-Reading = RouterSample | WorkerSample | str
-"""A sample, or why there is none."""
-
-
-def read_page(page: Page, target: ScrapeTarget, at_s: float, service: str) -> Reading:
-    """The sample that a target's page holds."""
-    try:
-        if target.role == "router":
-            return router_sample(page, target.uid, at_s, service)
-        return worker_sample(page, target.uid, target.pod, Role(target.role), at_s)
-    except PageError as error:
-        return f"page {error}"
-
-
-def gather(readings: Mapping[str, Reading]) -> Samples:
-    """Readings by pod, sorted into samples and failures, in the order of the pods' names."""
-    ordered = [readings[pod] for pod in sorted(readings)]
-    return Samples(
-        routers=tuple(reading for reading in ordered if isinstance(reading, RouterSample)),
-        workers=tuple(reading for reading in ordered if isinstance(reading, WorkerSample)),
-        failures={pod: reading for pod, reading in sorted(readings.items()) if isinstance(reading, str)},
-    )
+ACCEPT = "text/plain;version=0.0.4"
+"""The plain format, in which names stand as the engines document them."""
 
 
 class Scraper:
-    """Reads metrics pages. Needs a running event loop; `close()` when done."""
+    """Reads metrics pages, of `model` only where one is named. Needs a running event loop; `close()` when done."""
 
-    def __init__(self, scrape_timeout_s: float) -> None:
+    def __init__(self, scrape_timeout_s: float, model: str | None = None) -> None:
         self._timeout_s = scrape_timeout_s
+        self._joiner = Joiner(model)
         self._session: aiohttp.ClientSession | None = None
+        self._turn = asyncio.Lock()
 
     async def read(self, targets: Sequence[ScrapeTarget], now_s: float, service: str) -> Samples:
         """One sample or one reason from each target. Takes as long as the slowest, at most the time limit."""
         if self._session is None:
             # The identity encoding keeps the size limit honest; without a connection limit no pod waits for another.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), headers={"Accept-Encoding": "identity"}
-            )
+            headers = {"Accept-Encoding": "identity", "Accept": ACCEPT}
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers)
         session = self._session
-        readings = await asyncio.gather(*(self._one(session, target, now_s, service) for target in targets))
-        return gather({target.pod: reading for target, reading in zip(targets, readings, strict=True)})
+        readings = await asyncio.gather(*(self._one(session, target, now_s) for target in targets))
+        return self._joiner.samples(dict(zip(targets, readings, strict=True)), service)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -81,11 +49,11 @@ class Scraper:
             await self._session.close()
             self._session = None
 
-    async def _one(self, session: aiohttp.ClientSession, target: ScrapeTarget, now_s: float, service: str) -> Reading:
+    async def _one(self, session: aiohttp.ClientSession, target: ScrapeTarget, now_s: float) -> Reading:
         try:
             async with asyncio.timeout(self._timeout_s):
-                text = await _fetch(session, target.url)
-            return read_page(parse_page(text), target, now_s, service)
+                text, content_type = await _fetch(session, target.url)
+            return Read(await self._understood(text, content_type), now_s)
         except TimeoutError:
             return f"no answer within {self._timeout_s:g} s"
         except PageError as error:
@@ -95,8 +63,15 @@ class Scraper:
         except (aiohttp.ClientError, OSError) as error:
             return f"{type(error).__name__}: {_one_line(error)}"
 
+    async def _understood(self, text: str, content_type: str) -> Page:
+        async with self._turn:
+            page = page_for(parse(text, NAMES, content_type), self._joiner.model)
+            await asyncio.sleep(0)
+            return page
 
-async def _fetch(session: aiohttp.ClientSession, url: str) -> str:
+
+async def _fetch(session: aiohttp.ClientSession, url: str) -> tuple[str, str]:
+    """The body of a page, and its content type."""
     async with session.get(url) as response:
         if response.status != 200:
             raise PageError(f"was not served: HTTP {response.status}")
@@ -105,7 +80,7 @@ async def _fetch(session: aiohttp.ClientSession, url: str) -> str:
             body += chunk
             if len(body) > MAX_PAGE_BYTES:
                 raise PageError(f"is larger than {MAX_PAGE_BYTES // 1024**2} MiB")
-        return body.decode("utf-8", errors="replace")
+        return body.decode("utf-8", errors="replace"), response.content_type
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,7 +14,22 @@ from autoscaler.model import Condition, ConditionStatus
 from policies.model import Code, Reason
 
 _STOPPED = (Code.SPEC_INVALID, Code.SERVICE_CLAIMED, Code.SWITCHED_OFF, Code.NO_WORKLOAD)
-_UNABLE = (Code.WORKLOAD_PROBLEM, Code.COST_UNKNOWN, Code.WRITE_REFUSED, Code.RESTORE_GIVEN_UP)
+_UNABLE = (
+    Code.WORKLOAD_PROBLEM,
+    Code.COST_UNKNOWN,
+    Code.WRITE_REFUSED,
+    Code.WRITE_FAILED,
+    Code.RESTORE_GIVEN_UP,
+)
+_UNSEEN = (
+    Code.WATCH_FAILED,
+    Code.HELD_BLIND,
+    Code.ROLE_BLIND,
+    Code.METRICS_PARTIAL,
+    Code.UNIT_ERROR,
+    Code.SCRAPE_FAILED,
+)
+_FOREIGN = (Code.RESTORE_GIVEN_UP, Code.ANOTHER_CONTROLLER, Code.MANUAL_HOLD, Code.FIELD_RESTORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +42,19 @@ class _Rule:
 
 
 _RULES: dict[str, _Rule] = {
-    "Ready": _Rule((*_STOPPED, *_UNABLE, Code.DEMAND_MISSING, Code.ROLE_BLIND), "False", "CanScale"),
+    "Ready": _Rule((*_STOPPED, Code.CRD_OUTDATED, *_UNABLE, Code.DEMAND_MISSING, Code.ROLE_BLIND), "False", "CanScale"),
     "ScalingActive": _Rule((*_STOPPED, Code.DEMAND_MISSING), "False", "DemandKnown"),
     "AbleToScale": _Rule((*_STOPPED, *_UNABLE), "False", "Able"),
     "ScalingLimited": _Rule(
         (Code.DOES_NOT_FIT, Code.BUDGET_CAPPED, Code.WAIT_BUDGET, Code.BOUNDED), "True", "DesiredWithinRange"
     ),
     "SLOReachable": _Rule((Code.SLO_UNREACHABLE,), "False", "Reachable"),
-    "Blind": _Rule((Code.HELD_BLIND, Code.ROLE_BLIND, Code.SCRAPE_FAILED), "True", "AllSourcesRead"),
-    "ForeignWriter": _Rule((Code.RESTORE_GIVEN_UP, Code.MANUAL_HOLD, Code.FIELD_RESTORED), "True", "OnlyUs"),
+    "Blind": _Rule(_UNSEEN, "True", "AllSourcesRead"),
+    "ForeignWriter": _Rule(_FOREIGN, "True", "OnlyUs"),
     "Unplaceable": _Rule((Code.DOES_NOT_FIT,), "True", "EverythingFits"),
     "Paused": _Rule((Code.PAUSED,), "True", "NotPaused"),
+    "Reporting": _Rule((Code.REPORT_FAILED,), "False", "Written"),
+    "Served": _Rule((Code.CRD_OUTDATED, Code.PODGROUPS_NOT_SERVED), "False", "AllServed"),
 }
 _OPPOSITE: dict[ConditionStatus, ConditionStatus] = {"True": "False", "False": "True"}
 

@@ -3,10 +3,13 @@
 0. restore      a number that an apply dropped is still ours
 1. bounds       minimum and maximum groups
 2. ratio        the band between the roles
-3. stabilise    windows per direction; nothing shrinks before a whole window has been seen
-4. bounds       again: a size outside of them is corrected at once, also when blind
-5. holds        blind role, unknown cost, pause, a person's number
-6. budget       exact projection into the GPU budget; held roles are not cut
+3. unread       groups that cannot be read are full on the way down, where workers count the demand
+4. stabilise    windows per direction; nothing shrinks before a whole window has been seen
+5. bounds       again: a size outside of them is corrected at once, also when blind
+6. holds        blind role, partial numbers, unknown cost, pause, a person's number
+7. budget       exact projection into the GPU budget; held roles are not cut
+
+A role without a size (its demand is missing) stays where it is, inside its bounds; its partner goes on.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from autoscaler.settings import Settings
 from policies.bounds import bound
 from policies.budget import fit_budget
 from policies.hold import Hold, apply_holds
-from policies.manual import Held, Ours, Seen, manual_hold
-from policies.model import ROLES, Code, Detail, Missing, Pair, Reason, Role, Stage
+from policies.manual import ANOTHER, Held, Ours, Seen, manual_hold
+from policies.model import ROLES, Code, Detail, Missing, Pair, Reason, Role, Stage, Verdict
 from policies.ratio import keep_ratio
 from policies.restore import WINDOW_S, Drops, look_for_drop
 from policies.stabilise import Proposals, stabilise
+from policies.unread import keep_unread
 
 DEFAULT_REPLICAS = 1
 
@@ -55,9 +59,9 @@ class Decided:
 
 
 def decide(
-    state: State, seen: Observation, fleet: Managed, signals: Signals, sized: Sized | None, settings: Settings
+    state: State, seen: Observation, fleet: Managed, signals: Signals, sized: Sized, settings: Settings
 ) -> Decided:
-    """Run the policies. Without a size (demand missing) the sizes are held inside their bounds."""
+    """Run the policies."""
     spec, now_s = settings.spec, seen.now_s
     minimum = Pair(spec.prefill.min_groups, spec.decode.min_groups)
     maximum = Pair(spec.prefill.max_groups, spec.decode.max_groups)
@@ -68,26 +72,46 @@ def decide(
     why += reasons
     windows = _windows(settings)
     seen_s = 0.0 if state.started_s is None else now_s - state.started_s
-    if sized is None:
-        proposal = target = current
-        why += _held_blind(signals)
-    else:
-        proposal, reasons = bound(sized.groups, minimum, maximum)
-        why += reasons
-        proposal, reasons = keep_ratio(proposal, spec.ratio_band.min, spec.ratio_band.max, maximum)
-        why += reasons
-        target, reasons = stabilise(proposal, current, state.proposals, now_s, **windows, seen_s=seen_s)
-        why += reasons
+    unsized = tuple(role for role in ROLES if isinstance(sized[role], Missing))
+    proposal, reasons = _proposal(sized, current, minimum, maximum, signals, settings)
+    why += reasons
+    target, reasons = stabilise(proposal, current, state.proposals, now_s, **windows, seen_s=seen_s)
+    why += reasons
     target, reasons = bound(target, minimum, maximum)
     why += reasons
     target, reasons = apply_holds(target, current, holds)
     why += reasons
-    target, reasons = _budget(target, current, minimum, fleet, holds, spec.gpu_budget)
+    target, reasons = _budget(target, current, minimum, fleet, holds, unsized, spec.gpu_budget)
     why += reasons
     keep_s = max(*windows["up_s"], *windows["down_s"])
     state = replace(state, proposals=_remember(state.proposals, now_s, proposal, keep_s))
     floor, state = _floor(state, now_s, fleet, sized, target, minimum, windows, seen_s, keep_s)
-    return Decided(Target(target, floor), state, tuple(why))
+    echoes = tuple(role for role in unsized if target[role] == fleet[role].replicas)
+    return Decided(Target(target, floor, echoes), state, tuple(why))
+
+
+def _proposal(
+    sized: Sized, current: Pair, minimum: Pair, maximum: Pair, signals: Signals, settings: Settings
+) -> Verdict:
+    """What each role needs, inside its bounds and the band; a role without a size stays where it is."""
+    why: list[Reason] = []
+    needed = current
+    for role in ROLES:
+        size = sized[role]
+        if isinstance(size, Missing):
+            why.append(Reason(Stage.DECIDE, Code.HELD_BLIND, role, {"why": size.missing}))
+        else:
+            one, reasons = bound(needed.with_role(role, size.groups), minimum, maximum)
+            needed = needed.with_role(role, one[role])
+            why += [reason for reason in reasons if reason.role is role]
+    band = settings.spec.ratio_band
+    raised, reasons = keep_ratio(needed, band.min, band.max, maximum)
+    if all(reason.role and not isinstance(sized[reason.role], Missing) for reason in reasons):
+        needed, why = raised, [*why, *reasons]
+    counted = signals.demand.basis == "router"
+    unread = {role: signals[role].unread for role in ROLES if not (counted or signals[role].blind)}
+    kept, reasons = keep_unread(needed, current, unread)
+    return kept, (*why, *reasons)
 
 
 def _windows(settings: Settings) -> dict[str, tuple[float, float]]:
@@ -112,7 +136,8 @@ def _holds(
     # In a dry run somebody else is in charge: every change is theirs, and none of them is a hold.
     hold_s = settings.spec.manual_hold_s if settings.spec.writes else 0.0
     for role in ROLES:
-        found = [*_blind(role, signals), *_cost(role, fleet), *_paused(fleet[role].paused, settings.metadata.paused)]
+        found = [*_blind(role, signals), *_partial(role, signals), *_cost(role, fleet)]
+        found += _paused(fleet[role].paused, settings.metadata.paused)
         found += _given_up(state.drops[role], fleet[role])
         held = _manual(state, now_s, role, fleet[role], hold_s)
         if held is not None:
@@ -124,7 +149,8 @@ def _holds(
                 "theirs": held.theirs,
                 "for_s": round(left_s),
             }
-            found.append(Hold(Code.MANUAL_HOLD, True, True, detail, pinned=fleet[role].replicas))
+            code = Code.ANOTHER_CONTROLLER if held.manager == ANOTHER else Code.MANUAL_HOLD
+            found.append(Hold(code, True, True, detail, pinned=fleet[role].replicas))
         elif role in state.manual:
             detail = {"writer": state.manual[role].manager, "theirs": state.manual[role].theirs}
             why.append(Reason(Stage.DECIDE, Code.MANUAL_RESUMED, role, detail))
@@ -139,15 +165,18 @@ def _written(state: State, fleet: Managed, manual: Mapping[Role, Held], now_s: f
     return found | {role: state.written[role] for role in free if role in state.written}
 
 
-def _held_blind(signals: Signals) -> list[Reason]:
-    detail = {"why": signals.demand.missing if isinstance(signals.demand, Missing) else "no size"}
-    return [Reason(Stage.DECIDE, Code.HELD_BLIND, role, detail) for role in ROLES]
-
-
 def _blind(role: Role, signals: Signals) -> list[Hold]:
     if not signals[role].blind:
         return []
     return [Hold(Code.ROLE_BLIND, False, True, {"why": "no worker of this role can be read"})]
+
+
+def _partial(role: Role, signals: Signals) -> list[Hold]:
+    """What is only a lower bound may make a role grow, not shrink."""
+    why, unread = signals.partial, signals.prefill.unread
+    if role is Role.DECODE and signals.demand.basis == "prefill" and unread:
+        why = why or f"what arrived at {len(unread)} unread prefill groups is not known: {', '.join(unread[:5])}"
+    return [Hold(Code.METRICS_PARTIAL, False, True, {"why": why})] if why else []
 
 
 def _cost(role: Role, fleet: Managed) -> list[Hold]:
@@ -173,12 +202,19 @@ def _manual(state: State, now_s: float, role: Role, fleet: RoleFleet, hold_s: fl
         now_s=now_s,
         replicas=fleet.replicas,
         ours=state.written.get(role),
-        foreign_manager=fleet.writer.manager if fleet.writer and not _is_default(fleet) else None,
+        foreign_manager=_foreign(state, role, fleet),
         written_at_s=fleet.writer.at_s if fleet.writer else fleet.created_s,
         created_s=fleet.created_s,
         resume=fleet.resume,
     )
     return manual_hold(look, state.manual.get(role), hold_s)
+
+
+def _foreign(state: State, role: Role, fleet: RoleFleet) -> str | None:
+    """Who else may have set the number. In our own name that is known only of one that we know not to be ours."""
+    if fleet.owner == "us":
+        return ANOTHER if role in state.written else None
+    return fleet.writer.manager if fleet.writer and not _is_default(fleet) else None
 
 
 def _dropped(state: State, now_s: float, fleet: Managed) -> tuple[State, Pair, tuple[Reason, ...]]:
@@ -191,7 +227,7 @@ def _dropped(state: State, now_s: float, fleet: Managed) -> tuple[State, Pair, t
         drops[role] = look_for_drop(
             state.drops.get(role, Drops()),
             now_s,
-            unowned=_is_default(own),
+            unowned=_is_default(own) and not _unwritten(own, ours),
             replicas=own.replicas,
             ours=ours.replicas if ours else None,
         )
@@ -207,6 +243,13 @@ def _is_default(fleet: RoleFleet) -> bool:
     return fleet.owner == "nobody" and fleet.replicas == DEFAULT_REPLICAS
 
 
+def _unwritten(fleet: RoleFleet, ours: Ours | None) -> bool:
+    """Whether our last write has not come about, or is not seen yet: the number before it, unwritten since."""
+    return (
+        ours is not None and fleet.replicas == ours.before and (fleet.writer is None or fleet.writer.at_s < ours.at_s)
+    )
+
+
 def _given_up(drops: Drops, fleet: RoleFleet) -> list[Hold]:
     if not drops.given_up:
         return []
@@ -219,12 +262,19 @@ def _who(fleet: RoleFleet) -> str:
 
 
 def _budget(
-    target: Pair, current: Pair, minimum: Pair, fleet: Managed, holds: Mapping[Role, tuple[Hold, ...]], budget: int
+    target: Pair,
+    current: Pair,
+    minimum: Pair,
+    fleet: Managed,
+    holds: Mapping[Role, tuple[Hold, ...]],
+    unsized: tuple[Role, ...],
+    budget: int,
 ) -> tuple[Pair, tuple[Reason, ...]]:
     prefill, decode = fleet.prefill.gpus_per_group, fleet.decode.gpus_per_group
     if isinstance(prefill, Missing) or isinstance(decode, Missing):
         return target, ()
-    kept = [min(target[r], current[r]) if any(h.no_shrink for h in holds[r]) else minimum[r] for r in ROLES]
+    held = {role for role in ROLES if role in unsized or any(hold.no_shrink for hold in holds[role])}
+    kept = [min(target[role], current[role]) if role in held else minimum[role] for role in ROLES]
     return fit_budget(target, Pair(*kept), Pair(prefill, decode), budget)
 
 
@@ -232,7 +282,7 @@ def _floor(
     state: State,
     now_s: float,
     fleet: Managed,
-    sized: Sized | None,
+    sized: Sized,
     target: Pair,
     minimum: Pair,
     windows: dict[str, tuple[float, float]],
@@ -244,8 +294,8 @@ def _floor(
     It falls only after the shrink window, so that a noisy median does not patch every tick.
     """
     present = Pair(*(_floor_now(fleet[role]) for role in ROLES))
-    wanted = sized.floor if sized else present
-    wanted = Pair(*(max(wanted[role], minimum[role]) for role in ROLES))
+    median = {role: present[role] if isinstance(size := sized[role], Missing) else size.floor for role in ROLES}
+    wanted = Pair(*(max(median[role], minimum[role]) for role in ROLES))
     steady, _ = stabilise(wanted, present, state.floors, now_s, **windows, seen_s=seen_s)
     floor = Pair(*(max(1, min(steady[role], target[role], fleet[role].ready)) for role in ROLES))
     return floor, replace(state, floors=_remember(state.floors, now_s, wanted, keep_s))

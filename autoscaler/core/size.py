@@ -5,6 +5,8 @@ Rules:
    TTFT target leaves after its own prefill, its KV transfer and decode's first step.
 2. Decode is a pool of slots: the largest batch per group whose ITL meets the target and whose KV fits.
 3. An SLO that no size can meet is named and never drives growth: then throughput alone is sized.
+4. The profile speaks of one engine; a group has as many as its pages show.
+5. A role whose demand is not known is not sized; the other one is.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autoscaler.model import Demand, Forecast, Signals
+from autoscaler.model import Forecast, RoleForecast, RoleSignals, Signals
 from autoscaler.settings import Settings
 from perfmodel import queueing
 from perfmodel.profile import Profile
-from policies.model import Code, Pair, Reason, Role, Stage
+from policies.model import ROLES, Code, Detail, Missing, Reason, Role, Stage
 
 # Prompt lengths of served traffic vary about as much as an exponential; the squared coefficient of variation.
 PROMPT_CV2 = 1.0
@@ -28,23 +30,39 @@ SIZES_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
-    """The groups for the high quantile, the floor for the median, and why."""
+class RoleSize:
+    """The groups for the high quantile, and the floor for the median."""
 
-    groups: Pair
-    floor: Pair
+    groups: int
+    floor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """What each role needs, or why that is not known; and why so many."""
+
+    prefill: RoleSize | Missing
+    decode: RoleSize | Missing
     why: tuple[Reason, ...]
+
+    def __getitem__(self, role: Role) -> RoleSize | Missing:
+        return self.prefill if role is Role.PREFILL else self.decode
 
 
 def size(signals: Signals, forecast: Forecast, settings: Settings, profile: Profile) -> Sized:
     """Groups per role for the forecast."""
-    demand = signals.demand
-    if not isinstance(demand, Demand) or demand.requests_per_s == 0:
-        why = tuple(_no_work(role) for role in (Role.PREFILL, Role.DECODE))
-        return Sized(Pair(0, 0), Pair(0, 0), why)
-    prefill, prefill_floor, prefill_why = _prefill(demand, forecast, settings, profile)
-    decode, decode_floor, decode_why = _decode(demand, forecast, settings, profile)
-    return Sized(Pair(prefill, decode), Pair(prefill_floor, decode_floor), (*prefill_why, *decode_why))
+    why: list[Reason] = []
+    sizes: dict[Role, RoleSize | Missing] = {}
+    for role in ROLES:
+        ask = forecast[role]
+        if isinstance(ask, Missing):
+            sizes[role] = ask
+        elif signals.demand.requests_per_s == 0:
+            sizes[role] = RoleSize(0, 0)
+            why.append(_no_work(role))
+        else:
+            sizes[role] = (_prefill if role is Role.PREFILL else _decode)(signals, ask, settings, profile, why)
+    return Sized(sizes[Role.PREFILL], sizes[Role.DECODE], tuple(why))
 
 
 def _no_work(role: Role) -> Reason:
@@ -52,18 +70,14 @@ def _no_work(role: Role) -> Reason:
     return Reason(Stage.SIZE, code, role, {"groups": 0, "tokens_per_s": 0.0})
 
 
-def _prefill(
-    demand: Demand, forecast: Forecast, settings: Settings, profile: Profile
-) -> tuple[int, int, tuple[Reason, ...]]:
+def _prefill(signals: Signals, ask: RoleForecast, settings: Settings, profile: Profile, why: list[Reason]) -> RoleSize:
     slo = settings.spec.slo.ttft
-    ask = forecast.prefill
-    tokens = min(max(1.0, demand.prompt_tokens_mean), profile.prefill.xs[-1])
+    tokens = min(max(1.0, ask.tokens_mean), profile.prefill.xs[-1])
     service_ms = profile.prefill_ms(tokens)
     first_step_ms = profile.decode_ms(1, min(tokens, profile.decode.ys[-1]))
     alone_ms = service_ms + profile.transfer_ms(tokens) + first_step_ms
     slack_s = (slo.target_ms - alone_ms) / 1000
     late_max = 1 - slo.percentile / 100
-    why: list[Reason] = []
     if slack_s <= 0:
         detail = {"target_ms": slo.target_ms, "reachable_ms": alone_ms, "prompt_tokens": tokens}
         why.append(Reason(Stage.SIZE, Code.SLO_UNREACHABLE, Role.PREFILL, detail))
@@ -71,23 +85,34 @@ def _prefill(
     def groups(tokens_per_s: float) -> int:
         load = tokens_per_s / tokens * service_ms / 1000
         if slack_s <= 0:
-            return max(1, math.ceil(load / BUSY_MAX))
-        return queueing.queue_servers(load, service_ms / 1000, PROMPT_CV2, slack_s, late_max, SIZES_MAX)
+            return _groups(max(1, math.ceil(load / BUSY_MAX)), signals.prefill)
+        engines = queueing.queue_servers(load, service_ms / 1000, PROMPT_CV2, slack_s, late_max, SIZES_MAX)
+        return _groups(engines, signals.prefill)
 
     needed, floor = groups(ask.tokens_per_s_high), groups(ask.tokens_per_s_q50)
     detail = {"groups": needed, "tokens_per_s": ask.tokens_per_s_high, "prompt_ms": service_ms, "slack_s": slack_s}
-    why.append(Reason(Stage.SIZE, Code.SIZED_FOR_TTFT, Role.PREFILL, detail))
-    return needed, floor, tuple(why)
+    why.append(Reason(Stage.SIZE, Code.SIZED_FOR_TTFT, Role.PREFILL, {**detail, **_width(signals.prefill)}))
+    return RoleSize(needed, floor)
+
+
+def _groups(engines: int, signals: RoleSignals) -> int:
+    """Groups that have so many engines."""
+    return math.ceil(engines / signals.engines_per_group - 1e-9)
+
+
+def _width(signals: RoleSignals) -> Detail:
+    """How many engines a group has, where that is not one."""
+    return {"engines_per_group": signals.engines_per_group} if signals.engines_per_group != 1 else {}
 
 
 def _decode(
-    demand: Demand, forecast: Forecast, settings: Settings, profile: Profile
-) -> tuple[int, int, tuple[Reason, ...]]:
-    slo = settings.spec.slo.itl
-    ask = forecast.decode
-    context = min(demand.prompt_tokens_mean + demand.output_tokens_mean / 2, profile.decode.ys[-1])
+    signals: Signals, ask: RoleForecast, settings: Settings, profile: Profile, why: list[Reason]
+) -> RoleSize | Missing:
+    slo, prompt = settings.spec.slo.itl, signals.demand.prompt_tokens_mean
+    if isinstance(prompt, Missing):
+        return prompt
+    context = min(prompt + ask.tokens_mean / 2, profile.decode.ys[-1])
     slots = profile.max_decode_batch(context, slo.target_ms * ITL_MARGIN)
-    why: list[Reason] = []
     if slots == 0:
         reachable_ms = profile.decode_ms(1, context)
         detail = {"target_ms": slo.target_ms, "reachable_ms": reachable_ms, "context_tokens": context}
@@ -98,9 +123,19 @@ def _decode(
     itl_ms = profile.decode_ms(slots, context)
 
     def groups(tokens_per_s: float) -> int:
-        return queueing.slot_servers(tokens_per_s * itl_ms / 1000, slots, slo.percentile / 100)
+        engines = queueing.slot_servers(tokens_per_s * itl_ms / 1000, slots, slo.percentile / 100)
+        return _groups(engines, signals.decode)
 
     needed, floor = groups(ask.tokens_per_s_high), groups(ask.tokens_per_s_q50)
     detail = {"groups": needed, "tokens_per_s": ask.tokens_per_s_high, "slots": slots, "itl_ms": itl_ms}
-    why.append(Reason(Stage.SIZE, Code.SIZED_FOR_ITL, Role.DECODE, detail))
-    return needed, floor, tuple(why)
+    own = {**_width(signals.decode), **_utilisation(signals.decode, slots)}
+    why.append(Reason(Stage.SIZE, Code.SIZED_FOR_ITL, Role.DECODE, {**detail, **own}))
+    return RoleSize(needed, floor)
+
+
+def _utilisation(signals: RoleSignals, slots: int) -> Detail:
+    """The share of the slots that are taken: engines by engines, whatever pods and groups there are."""
+    engines = signals.engines_per_group * signals.groups_read
+    if isinstance(signals.running, Missing) or not engines:
+        return {}
+    return {"utilisation": signals.running / (engines * slots)}

@@ -31,10 +31,10 @@ def tick(state: State, observation: Observation, settings: Settings, profile: Pr
         why = (*observed.why, *_absent(observation))
         return Decision(state, None, None, why, conditions(why), signals, expected)
     managed = Managed(fleet.prefill, fleet.decode)
-    sized = size(signals, expected, settings, profile) if expected else None
+    sized = size(signals, expected, settings, profile)
     decided = decide(state, observation, managed, signals, sized, settings)
     (step, plan_why), state = plan(decided.target, managed, decided.state, settings, observation.now_s)
-    why = (*observed.why, *(sized.why if sized else ()), *decided.why, *plan_why)
+    why = (*observed.why, *sized.why, *decided.why, *plan_why)
     return Decision(state, decided.target, step, why, conditions(why), signals, expected)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from autoscaler.adapters.journal import Journal, Tick, read_journal
 from autoscaler.adapters.status import Status, from_json
+from autoscaler.core.groups import named
 from autoscaler.errors import UserError
-from autoscaler.model import Latency, Number, RoleFleet, Step
+from autoscaler.model import Demand, Latency, Number, RoleFleet, Step
 from autoscaler.settings import Slo
 from policies.model import ROLES, Missing, Role, Stage
 
@@ -123,6 +124,8 @@ def _targets(status: Status) -> Iterator[str]:
     for role in ROLES:
         bounds = f"bounds {spec.role(role).min_groups} to {spec.role(role).max_groups}"
         wanted = f"{target.groups[role]} groups, floor {target.floor[role]}" if target else "unknown"
+        if target and not target.desires(role):
+            wanted = f"unknown, held at {target.groups[role]} groups"
         yield f"  {role:<9} target {wanted}; {bounds}"
     band = f"{spec.ratio_band.min:g} to {spec.ratio_band.max:g} prefill groups per decode group"
     yield f"  {'limits':<9} {spec.gpu_budget} GPUs; {band}; mode {spec.mode}"
@@ -130,20 +133,29 @@ def _targets(status: Status) -> Iterator[str]:
 
 def _seen(status: Status) -> Iterator[str]:
     signals, slo = status.decision.signals, status.settings.spec.slo
-    if isinstance(demand := signals.demand, Missing):
-        yield f"  {'demand':<9} unknown: {demand.missing}"
-    else:
-        prompts = f"{demand.prompt_tokens_per_s:,.0f} prompt tokens/s (mean {demand.prompt_tokens_mean:,.0f})"
-        outputs = f"{demand.output_tokens_per_s:,.0f} output tokens/s (mean {demand.output_tokens_mean:,.0f})"
-        yield f"  {'demand':<9} {demand.requests_per_s:.2f} requests/s, {prompts}, {outputs}"
+    yield from _demand(signals.demand)
     yield _latency("TTFT", signals.ttft, slo.ttft)
     yield _latency("ITL", signals.itl, slo.itl)
     for role in ROLES:
         yield from _role(status, role)
     for problem in status.fleet.problems:
         yield f"  {'problem':<9} {problem}"
-    for source, why in status.failures.items():
-        yield f"  {'no answer':<9} {source}: {why}"
+    if signals.partial:
+        yield f"  {'partial':<9} {signals.partial}"
+    for why in dict.fromkeys(status.failures.values()):
+        yield f"  {'no answer':<9} {named([source for source, said in status.failures.items() if said == why])}: {why}"
+
+
+def _demand(demand: Demand) -> Iterator[str]:
+    """The work of both roles; of what is not known, why, and once where it is the same."""
+    if isinstance(demand.requests_per_s, Missing):
+        yield f"  {'demand':<9} unknown: {demand.requests_per_s.missing}"
+        return
+    yield f"  {'demand':<9} {demand.requests_per_s:.2f} requests/s, as counted by {demand.basis}"
+    for role, what in ((Role.PREFILL, "prompt"), (Role.DECODE, "output")):
+        rate, mean = demand.tokens_per_s(role), demand.tokens_mean(role)
+        length = f"mean {_number(mean, ',.0f')}"
+        yield f"  {'':<9} {_number(rate, ',.0f')} {what} tokens/s ({length})"
 
 
 def _latency(name: str, seen: Latency, slo: Slo) -> str:
@@ -169,17 +181,20 @@ def _role(status: Status, role: Role) -> Iterator[str]:
     else:
         yield f"  {role:<9} cannot be managed: {fleet.missing}"
     queue = f"waiting {_number(signals.waiting)} (for KV {_number(signals.waiting_deferred)})"
-    load = f"running {_number(signals.running)}, {queue}, KV use {_number(signals.kv_usage, '.0%')}"
-    blind = "; BLIND" if signals.blind else ""
+    fullest = "" if isinstance(signals.kv_usage_max, Missing) else f" (fullest engine {signals.kv_usage_max:.0%})"
+    load = f"running {_number(signals.running)}, {queue}, KV use {_number(signals.kv_usage, '.0%')}{fullest}"
+    if signals.engines_per_group != 1:
+        load += f"; {signals.engines_per_group:g} engines a group"
+    blind = "; BLIND" if signals.blind else f"; cannot read {named(signals.unread)}" if signals.unread else ""
     yield f"  {'':<9} {load}; cold start {signals.cold_start_s:.1f} s{blind}"
 
 
 def _forecast(status: Status) -> Iterator[str]:
-    if (forecast := status.decision.forecast) is None:
-        yield "  none: demand is not known"
-        return
     for role in ROLES:
-        ahead = forecast[role]
+        ahead = status.decision.forecast[role]
+        if isinstance(ahead, Missing):
+            yield f"  {role:<9} none: {ahead.missing}"
+            continue
         high = f"{ahead.tokens_per_s_high:,.0f} at quantile {ahead.quantile:g}"
         yield f"  {role:<9} in {ahead.horizon_s:.0f} s: median {ahead.tokens_per_s_q50:,.0f} tokens/s, {high}"
 

@@ -1,6 +1,8 @@
 """The live driver: one service, from a settings file, once per sync period.
 
-Rule: the loop outlives every ApiError; only bad settings and a taken port end it.
+Rules:
+1. The loop outlives every ApiError; only bad settings and a taken port end it.
+2. A term, the process' first or the next one of a leader, goes on from where the journal ends, if that is young.
 """
 
 from __future__ import annotations
@@ -9,14 +11,17 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoscaler.adapters.exporter import Exporter
+from autoscaler.adapters.journal import JournalWriter
 from autoscaler.drivers.cluster import Cluster
+from autoscaler.drivers.replay import resume
 from autoscaler.drivers.service import Edges, Service
-from autoscaler.model import Decision, Demand, Observation
+from autoscaler.drivers.terms import LEASE_NAME, candidacy, run_terms, standing
+from autoscaler.model import Decision, Demand, Observation, State
 from autoscaler.settings import Settings
 from kubeapi import names
 from kubeapi.client import KubeClient
@@ -38,28 +43,33 @@ class ControllerOptions:
     journal: Path | None = None
     dry_run: bool = False
     once: bool = False
+    lease_namespace: str | None = None
 
 
 async def run(options: ControllerOptions, on_tick: OnTick | None = None) -> int:
-    """Run until SIGTERM or SIGINT. With `once`: until the first decision that knows the demand (or has waited a
-    whole window for it). Returns the exit code.
+    """Run until SIGTERM or SIGINT; with a Lease namespace only while leading. With `once`: until the first decision
+    that knows the demand (or has waited a whole window for it). Returns the exit code.
     """
     stop = stop_signal()
-    async with KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER) as client:
+    if options.journal:
+        # Whether it can be written is for now, not for the moment at which this process is elected.
+        JournalWriter(options.journal)
+    async with AsyncExitStack() as stack:
+        name = f"{LEASE_NAME}-{options.settings.spec.service}"
+        lease = await candidacy(options.config, options.lease_namespace, name, stack)
+        leads = (lambda: True) if lease is None else (lambda: lease.is_leader)
+        client = KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER, fence=leads)
+        await stack.enter_async_context(client)
         cluster = Cluster(client)
-        exporter = Exporter(problem=cluster.problem) if options.port is not None else None
-        edges = Edges(client, cluster, exporter, options.journal, dry_run=options.dry_run)
-        service = Service(options.settings, options.profile, edges)
-        try:
-            if exporter and options.port is not None:
-                await exporter.start(options.host, options.port)
-            await cluster.start()
-            await _loop(service, stop, options.once, on_tick)
-        finally:
-            await service.close()
-            await cluster.stop()
-            if exporter:
-                await exporter.stop()
+        exporter = None
+        if options.port is not None:
+            exporter = Exporter(problem=cluster.problem, leads=leads, standing=lambda: standing(lease))
+            stack.push_async_callback(exporter.stop)
+            await exporter.start(options.host, options.port)
+        stack.push_async_callback(cluster.stop)
+        await cluster.start()
+        edges = Edges(client, cluster, exporter, options.journal, may_write=leads, dry_run=options.dry_run)
+        await run_terms(lease, stop, lambda over: _term(options, edges, stop, over, on_tick))
     return 0
 
 
@@ -69,6 +79,19 @@ def stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+async def _term(
+    options: ControllerOptions, edges: Edges, stop: asyncio.Event, over: asyncio.Event, on_tick: OnTick | None
+) -> None:
+    state = resume(options.journal, options.settings, time.time()) if options.journal else State()
+    service = Service(options.settings, options.profile, edges, state)
+    try:
+        await _loop(service, over, options.once, on_tick)
+    finally:
+        await service.close()
+    if not over.is_set():
+        stop.set()
 
 
 async def _loop(service: Service, stop: asyncio.Event, once: bool, on_tick: OnTick | None) -> None:

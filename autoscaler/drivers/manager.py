@@ -11,31 +11,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from autoscaler.adapters import rra
 from autoscaler.adapters.exporter import Exporter
+from autoscaler.drivers.another import Another
 from autoscaler.drivers.cluster import Cluster
 from autoscaler.drivers.live import stop_signal
 from autoscaler.drivers.service import Edges, Service
+from autoscaler.drivers.terms import LEASE_NAME, candidacy, run_terms, standing
+from autoscaler.drivers.trouble import Troubles
 from autoscaler.errors import UserError
 from autoscaler.settings import Mode, Settings
 from kubeapi import kinds, names
 from kubeapi.client import KubeClient, Object
 from kubeapi.config import Config
-from kubeapi.errors import ApiError
+from kubeapi.errors import ApiError, NotFound, NotLeader
 from kubeapi.events import About, tell
-from kubeapi.lease import Lease, own_identity
+from kubeapi.retry import passes
 from perfmodel.profile import Profile, ProfileError, load_profile
 from policies.model import Code
 
 log = logging.getLogger("roleratio.manager")
 
 LOOK_S = 1.0
-LEASE_NAME = "roleratio-controller"
 Key = tuple[str, str]
 
 
@@ -129,6 +130,7 @@ class Manager:
         self._clock = clock
         self._declared: Mapping[Key, Declared] = {}
         self._loops: dict[Key, asyncio.Task[None]] = {}
+        self._troubles = Troubles("all services")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the objects until `stop`. Objects come, change and go without a restart."""
@@ -144,6 +146,11 @@ class Manager:
 
     async def _look(self) -> None:
         cluster = self._edges.cluster
+        if stale := cluster.stale():
+            first = f"{', '.join(stale)}: {next(iter(stale.values()))}"
+            self._troubles.failed("watches", ApiError(0, "Stale", first), self._clock(), Code.WATCH_FAILED)
+        else:
+            self._troubles.over("watches", self._clock(), "fresh again")
         own = declared(cluster.objects(kinds.RRA))
         workloads = [*cluster.objects(kinds.LWS), *cluster.objects(kinds.DEPLOYMENT)]
         self._declared = {**own, **implied(workloads, cluster.objects(kinds.NODE), own)}
@@ -168,7 +175,7 @@ class Manager:
         found = self._declared[key]
         if found.settings is None or found.profile is None:
             return
-        service = Service(found.settings, found.profile, self._edges)
+        service, another = Service(found.settings, found.profile, self._edges), Another()
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -177,18 +184,20 @@ class Manager:
                 if latest.settings and latest.profile and latest.settings != found.settings:
                     await service.update(latest.settings, latest.profile)
                 found = latest
-                await self._tick(service, found)
+                await self._tick(service, found, another)
                 await asyncio.sleep(max(0.0, service.settings.spec.sync_period_s - (loop.time() - started_s)))
         finally:
             await service.close()
 
-    async def _tick(self, service: Service, found: Declared) -> None:
+    async def _tick(self, service: Service, found: Declared, another: Another) -> None:
         now_s = self._clock()
-        observation, decision = await service.step(now_s)
-        status = rra.status_of(
-            service.settings, observation, decision, found.status, now_s, found.generation, service.refused
-        )
-        await self._write(found, status)
+        also = self._edges.cluster.served.reasons
+        if found.obj:
+            service.about = About.of(kinds.RRA, found.obj)
+            also = (*also, *another.look(found.obj, now_s))
+        observation, decision = await service.step(now_s, also)
+        status = rra.status_of(service.settings, observation, decision, found.status, now_s, found.generation)
+        another.wrote(status, await self._write(found, status, service.troubles, "status"))
 
     async def _decline(self, found: Declared) -> None:
         """Tell an object why nothing is done for it."""
@@ -197,24 +206,35 @@ class Manager:
             status = rra.refusal(found.problems, before, now_s, found.generation, found.code)
         else:
             status = rra.switched_off(before, now_s, found.generation)
-        if found.obj and await self._write(found, status):
+        if found.obj and await self._write(found, status, self._troubles, f"status of {rra.title_of(found.obj)}"):
             text = "; ".join(found.problems) or "mode Off"
             log.warning("%s: %s", rra.title_of(found.obj), text)
             about, reason = About.of(kinds.RRA, found.obj), (found.code if found.problems else Code.SWITCHED_OFF).value
             await tell(self._edges.client, about, reason, text, now_s=now_s, warning=bool(found.problems))
 
-    async def _write(self, found: Declared, status: Object) -> bool:
-        if found.obj is None or not self._edges.may_write():
+    async def _write(self, found: Declared, status: Object, troubles: Troubles, what: str) -> bool | None:
+        """Whether it was written; None when that is not known."""
+        if found.obj is None or not self._edges.may_write() or not self._edges.cluster.served.can_be_told:
             return False
         try:
-            return await rra.write_status(self._edges.client, found.obj, status)
-        except ApiError as error:
-            log.warning("status of %s: %s", rra.title_of(found.obj), error.message)
+            written = await rra.write_status(self._edges.client, found.obj, status)
+        except (NotLeader, NotFound):
             return False
+        except ApiError as error:
+            troubles.failed(what, error, self._clock(), Code.REPORT_FAILED)
+            return None if passes(error) else False
+        troubles.over(what, self._clock())
+        return written
 
 
 def _is_off(found: Declared) -> bool:
     return found.settings is not None and found.settings.spec.mode is Mode.OFF
+
+
+def problem_of(cluster: Cluster, client: KubeClient) -> str:
+    """Why the cluster cannot be seen or written; empty when it can."""
+    unwritable = f"writes fail: {client.unwritable.message}" if client.unwritable else ""
+    return "; ".join(text for text in (cluster.problem(), unwritable) if text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,64 +246,40 @@ class ManagerOptions:
     port: int | None = None
     dry_run: bool = False
     lease_namespace: str | None = None
+    timeout_s: float = 10.0
+    """How long a request may take."""
+    quiet_s: float = 150.0
+    """How long a watch may say nothing."""
 
 
 async def run(options: ManagerOptions) -> int:
     """Run until SIGTERM or SIGINT; with a Lease namespace only while leading. Returns the exit code.
 
-    Raises ApiError when the cluster cannot be read, NotFound when it has no RoleRatioAutoscaler kind.
+    Raises ApiError when the cluster cannot be read, UserError when it has no RoleRatioAutoscaler kind.
     """
-    stop = stop_signal()
+    return await serve(options, stop_signal())
+
+
+async def serve(options: ManagerOptions, stop: asyncio.Event) -> int:
+    """The same until `stop` is set."""
     async with AsyncExitStack() as stack:
-        lease = await _lease(options, stack)
+        lease = await candidacy(options.config, options.lease_namespace, LEASE_NAME, stack)
         fence = None if lease is None else lambda: lease.is_leader
-        client = KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER, fence=fence)
+        client = KubeClient(
+            options.config, field_manager=names.MANAGER_CONTROLLER, fence=fence, timeout_s=options.timeout_s
+        )
         await stack.enter_async_context(client)
-        cluster = Cluster(client, kinds.RRA)
+        cluster = Cluster(client, kinds.RRA, quiet_s=options.quiet_s)
         leads = fence or (lambda: True)
-        exporter = Exporter(problem=cluster.problem, leads=leads) if options.port is not None else None
-        if exporter and options.port is not None:
-            await exporter.start(options.host, options.port)
+        exporter = None
+        if options.port is not None:
+            exporter = Exporter(
+                problem=lambda: problem_of(cluster, client), leads=leads, standing=lambda: standing(lease)
+            )
             stack.push_async_callback(exporter.stop)
+            await exporter.start(options.host, options.port)
         stack.push_async_callback(cluster.stop)
         await cluster.start()
         edges = Edges(client, cluster, exporter, may_write=leads, dry_run=options.dry_run)
-        await _terms(edges, lease, stop)
+        await run_terms(lease, stop, lambda over: Manager(edges).run(over))
     return 0
-
-
-async def _lease(options: ManagerOptions, stack: AsyncExitStack) -> Lease | None:
-    if options.lease_namespace is None:
-        return None
-    elector = await stack.enter_async_context(KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER))
-    return await stack.enter_async_context(Lease(elector, options.lease_namespace, LEASE_NAME, own_identity()))
-
-
-async def _terms(edges: Edges, lease: Lease | None, stop: asyncio.Event) -> None:
-    """One manager per term of leadership: what was learned under an older one may be wrong by now."""
-    while not stop.is_set():
-        over = stop
-        if lease is not None:
-            await _first(lease.wait_leader(), stop.wait())
-            over = asyncio.Event()
-        watch = asyncio.create_task(_set_after(over, lease, stop)) if lease is not None else None
-        try:
-            if not stop.is_set():
-                await Manager(edges).run(over)
-        finally:
-            if watch is not None:
-                watch.cancel()
-
-
-async def _set_after(over: asyncio.Event, lease: Lease, stop: asyncio.Event) -> None:
-    await _first(lease.lost.wait(), stop.wait())
-    over.set()
-
-
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

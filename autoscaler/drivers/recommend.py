@@ -47,8 +47,9 @@ class Recommendation:
             minimum = None if isinstance(fleet.min_pods, Missing) else fleet.min_pods
             row |= {"current": fleet.replicas, "ready": fleet.ready, "min_count_pods": minimum}
         row["needed"] = sized[0] if sized else None
-        row["recommended"] = decision.target.groups[role] if decision.target else None
-        row["floor"] = decision.target.floor[role] if decision.target else None
+        target = decision.target if decision.target and decision.target.desires(role) else None
+        row["recommended"] = target.groups[role] if target else None
+        row["floor"] = target.floor[role] if target else None
         return {**row, "why": why}
 
     def _patch(self) -> str | None:

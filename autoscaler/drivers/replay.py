@@ -1,12 +1,14 @@
-"""Replay: decide every line of a journal again, and compare.
+"""Replay: decide every line of a journal again, to compare, or to go on where it ends.
 
 Rules:
 1. The state is handed from tick to tick as it was then; only the first one comes from the file.
 2. Numbers agree to 1e-9, everything else exactly.
+3. Going on is a convenience: a journal that cannot serve costs a line in the log, and nothing is remembered.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,6 +18,11 @@ from typing import Any
 from autoscaler.adapters.journal import Recorded, read_journal
 from autoscaler.codec import encode
 from autoscaler.core import tick
+from autoscaler.errors import UserError
+from autoscaler.model import State
+from autoscaler.settings import Settings
+
+log = logging.getLogger("roleratio.controller")
 
 TOLERANCE = 1e-9
 
@@ -39,6 +46,41 @@ def replay(path: Path) -> ReplayResult:
             return ReplayResult(count, f"line {line.line}: {difference}")
         state = decision.state
     return ReplayResult(len(journal.ticks), None)
+
+
+def resume(path: Path, settings: Settings, now_s: float) -> State:
+    """The state after a journal's last tick, for the process that takes over from the one that wrote it.
+
+    An empty one where there is no such journal, where it is another service's, and where it ends longer ago than
+    `metrics.staleAfterS`: sources that were unseen for so long only give a new baseline. Linear in the file.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return State()
+    try:
+        journal = read_journal(path)
+    except UserError as error:
+        return _begin_anew(str(error))
+    if _service(journal.settings) != _service(settings):
+        return _begin_anew(f"journal {path}: is of {'/'.join(_service(journal.settings))}")
+    if not journal.ticks:
+        return journal.state
+    age_s, limit_s = now_s - journal.ticks[-1].observation.now_s, settings.spec.metrics.stale_after_s
+    if not 0 <= age_s <= limit_s:
+        return _begin_anew(f"journal {path}: ended {age_s:.1f} s ago, expected at most {limit_s:g} s")
+    state = journal.state
+    for line in journal.ticks:
+        state = tick(state, line.observation, journal.settings, journal.profile).state
+    log.info("journal %s: going on after its %d decisions, the last one %.1f s ago", path, len(journal.ticks), age_s)
+    return state
+
+
+def _begin_anew(why: str) -> State:
+    log.info("%s; sizes are held until enough has been seen", why)
+    return State()
+
+
+def _service(settings: Settings) -> tuple[str, str]:
+    return settings.metadata.namespace, settings.spec.service
 
 
 def _difference(recorded: Any, decided: Any, field: str) -> str | None:

@@ -12,16 +12,16 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from kubeapi.client import Object
 from localcluster.agent.child import Child
 from localcluster.agent.environment import ContainerConfigError, Surroundings, command_line, environment
 from localcluster.agent.probes import Probe, probe_of
 from localcluster.agent.status import ContainerState, terminated, waiting
-from localcluster.events import Level
 from localcluster.objects import timestamp
 
 FIRST_BACK_OFF_S = 1.0
@@ -36,7 +36,12 @@ _NOT_RUNNABLE = 127
 PROBE_KINDS = ("startupProbe", "livenessProbe", "readinessProbe")
 
 Probes = dict[str, Probe | None]
-Tell = Callable[[str, str, Level], Awaitable[None]]
+
+
+class Tell(Protocol):
+    """Tells users what happened, as an Event."""
+
+    async def __call__(self, reason: str, message: str, *, warning: bool = False) -> None: ...
 
 
 class Container:
@@ -117,8 +122,8 @@ class Container:
         return code
 
     async def _announce(self, child: Child) -> None:
-        await self._tell("Created", f"Created container {self.state.name}", "Normal")
-        await self._tell("Started", f"Started container {self.state.name}, process {child.pid}", "Normal")
+        await self._tell("Created", f"Created container {self.state.name}")
+        await self._tell("Started", f"Started container {self.state.name}, process {child.pid}")
 
     def _start(self, argv: list[str], env: dict[str, str]) -> Child:
         append = self.state.restarts > 0 or bool(self.state.last_state)
@@ -129,7 +134,7 @@ class Container:
     async def _failed_to_start(self, error: Exception, started_at: str) -> None:
         text = " ".join(str(error).split())
         self._ended(_NOT_RUNNABLE, "StartError", started_at, text)
-        await self._tell("Failed", f"Error: {text}", "Warning")
+        await self._tell("Failed", f"Error: {text}", warning=True)
 
     def _ended(self, code: int, reason: str, started_at: str, message: str = "") -> None:
         self._exit_code = code
@@ -143,7 +148,7 @@ class Container:
         self.state.last_state = self.state.state
         self.state.state = waiting("CrashLoopBackOff", f"{text} (exit code {ended['exitCode']})")
         self._changed()
-        await self._tell("BackOff", text, "Warning")
+        await self._tell("BackOff", text, warning=True)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), back_off_s)
             self.state.state = self.state.last_state
@@ -184,15 +189,15 @@ class Container:
         if self.state.ready != was_ready:
             self._changed()
         if complaint and was_ready:
-            await self._tell("Unhealthy", f"Readiness probe failed: {complaint}", "Warning")
+            await self._tell("Unhealthy", f"Readiness probe failed: {complaint}", warning=True)
 
     async def _on_liveness(self, verdict: bool | None, complaint: str | None) -> None:
         if verdict is False:
             await self._give_up(f"Liveness probe failed: {complaint}")
 
     async def _give_up(self, why: str) -> None:
-        await self._tell("Unhealthy", why, "Warning")
-        await self._tell("Killing", f"Container {self.state.name} is restarted: {why}", "Normal")
+        await self._tell("Unhealthy", why, warning=True)
+        await self._tell("Killing", f"Container {self.state.name} is restarted: {why}")
         if self._child is not None:
             self._child.signal(signal.SIGTERM)
             await asyncio.sleep(self._pod["spec"].get("terminationGracePeriodSeconds", 30))

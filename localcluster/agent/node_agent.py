@@ -21,7 +21,6 @@ from localcluster.agent.addresses import Addresses
 from localcluster.agent.pod import Host, Pod, Refuses
 from localcluster.agent.registration import Registration
 from localcluster.changes import Changes
-from localcluster.events import EventRecorder
 from localcluster.objects import is_finished, is_terminating, uid
 from localcluster.options import NodeOptions
 
@@ -68,7 +67,6 @@ class _Agent:
         self.cache = Cache(client, POD, on_change=self._on_pod)
         self._host = Host(
             client=client,
-            events=EventRecorder(client, "kubelet"),
             addresses=Addresses(),
             pods=self.cache.items,
             changes=self._changes,

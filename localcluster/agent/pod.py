@@ -22,13 +22,13 @@ from pathlib import Path
 from kubeapi import names
 from kubeapi.client import KubeClient, Object
 from kubeapi.errors import ApiError, Conflict, NotFound
+from kubeapi.events import About, tell
 from kubeapi.kinds import POD
 from localcluster.agent.addresses import FIRST, LAST, Addresses, declared_ports
 from localcluster.agent.container import Container
 from localcluster.agent.environment import Surroundings, leader_name
 from localcluster.agent.status import REFUSED_REASON, pod_status, refused_status, status_patch
 from localcluster.changes import Changes
-from localcluster.events import EventRecorder, Level
 from localcluster.objects import annotations_of, is_terminating, timestamp, uid
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,6 @@ class Host:
     """What all pods of the agent share. `pods` and `changes` are its view of the API server."""
 
     client: KubeClient
-    events: EventRecorder
     addresses: Addresses
     pods: Mapping[tuple[str, str], Object]
     changes: Changes
@@ -108,7 +107,7 @@ class Pod:
         if (why := self._host.refuses(self.object)) is not None:
             self._refused = why
             self._dirty.set()
-            await self._tell(REFUSED_REASON, why, "Warning")
+            await self._tell(REFUSED_REASON, why, warning=True)
             return
         ip = await self._address()
         self._ip = ip
@@ -125,7 +124,7 @@ class Pod:
         self._dirty.set()
         while (ip := self._host.addresses.acquire(ports)) is None:
             why = f"no pod address in 127.0.0.{FIRST} to 127.0.0.{LAST} is free with ports {ports}"
-            await self._tell("FailedCreatePodSandBox", f"{why}; end some pods or other clusters", "Warning")
+            await self._tell("FailedCreatePodSandBox", f"{why}; end some pods or other clusters", warning=True)
             await asyncio.sleep(_RETRY_S)
         return ip
 
@@ -135,7 +134,7 @@ class Pod:
         pull_s = _duration_s(text)
         if pull_s is None:
             wrong = f"annotation {names.ANNOTATION_IMAGE_PULL_S}: {text!r} is no duration; give seconds, like 2.5"
-            await self._tell("InvalidAnnotation", f"{wrong}; using 0", "Warning")
+            await self._tell("InvalidAnnotation", f"{wrong}; using 0", warning=True)
         if pull_s:
             await self._tell("Pulling", f'Pulling image "{image}"')
             await asyncio.sleep(pull_s)
@@ -237,8 +236,9 @@ class Pod:
                 log.warning("pod %s/%s not deleted: %s", self._namespace, self._name, error)
                 await asyncio.sleep(_RETRY_S)
 
-    async def _tell(self, reason: str, message: str, level: Level = "Normal") -> None:
-        await self._host.events.record(POD, self.object, reason, message, level)
+    async def _tell(self, reason: str, message: str, *, warning: bool = False) -> None:
+        about, now_s = About.of(POD, self.object), time.time()
+        await tell(self._host.client, about, reason, message, now_s=now_s, warning=warning, code=message)
 
 
 def _duration_s(text: str) -> float | None:

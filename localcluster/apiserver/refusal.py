@@ -1,22 +1,15 @@
-"""Refusals: every "no" of the API server as an exception with a Kubernetes Status of one line, which names the
-object or the field, and what was expected.
-"""
+"""Refusals: every "no" of the API server as an exception with a Kubernetes Status, one line that names the fault."""
 
 from typing import Any
 
 Object = dict[str, Any]
-_CAUSES = {
-    "Required": "FieldValueRequired",
-    "Forbidden:": "FieldValueForbidden",
-    "Unsupported": "FieldValueNotSupported",
-}
+_CAUSES = {"Required": "Required", "Forbidden:": "Forbidden", "Unsupported": "NotSupported", "Wrong": "TypeInvalid"}
 
 
 class Refusal(Exception):
     def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.code = code
-        self._answer = {"message": message, "reason": reason, "details": details}
+        self.code, self._answer = code, {"message": message, "reason": reason, "details": details}
 
     def status(self) -> Object:
         return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": self.code} | self._answer
@@ -37,6 +30,6 @@ def conflict(resource: str, name: str, why: str) -> Refusal:
 
 def invalid(kind: str, name: str, field: str, why: str) -> Refusal:
     """`why` begins as the real server's: `Required value`, `Forbidden:`, `Unsupported value`, `Invalid value`."""
-    causes = [{"reason": _CAUSES.get(why.split()[0], "FieldValueInvalid"), "message": why, "field": field}]
+    causes = [{"reason": f"FieldValue{_CAUSES.get(why.split()[0], 'Invalid')}", "message": why, "field": field}]
     message = f'{kind} "{name}" is invalid: {field}: {why}'
     return Refusal(422, "Invalid", message, name=name, kind=kind, causes=causes)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from localcluster.apiserver import managed
 from localcluster.apiserver.kinds import BY_OWNER, EVENTS, NAMESPACES, PODS, Served
 from localcluster.apiserver.refusal import Object, Refusal, bad_request, conflict, invalid, not_found
-from localcluster.apiserver.schema import default, validate
+from localcluster.apiserver.schema import Models, check
 from localcluster.apiserver.selectors import at, selector_text
 from localcluster.apiserver.store import Entry, Ref, Store
 
@@ -47,9 +47,8 @@ def timestamp(after_s: int = 0) -> str:
 class Registry:
     """Creates, updates and deletes in a Store. `defer(f)` must call f soon, but not now."""
 
-    def __init__(self, store: Store, defer: Callable[[Callable[[], None]], object]) -> None:
-        self.store = store
-        self._defer = defer
+    def __init__(self, store: Store, defer: Callable[[Callable[[], None]], object], models: Models) -> None:
+        self.store, self._defer, self._models = store, defer, models
 
     def create(self, served: Served, namespace: str, body: Object, write: Write) -> Entry:
         """Store a new object. Refuses with 404 (namespace), 409 (exists) and 422."""
@@ -63,8 +62,7 @@ class Registry:
         _restore({}, meta, *managed.SERVER_META)
         if served.status and not served.keeps_status:
             body.pop("status", None)
-        default(served, body)
-        validate(served, body, None)
+        check(served, body, None, self._models)
         ref = Ref(served, namespace, meta["name"])
         if self.store.find(ref):
             message = f'{served.resource} "{ref.name}" already exists'
@@ -92,8 +90,7 @@ class Registry:
             _restore(known, new, "status")
         _restore(known, new, "apiVersion", "kind")
         _restore(known["metadata"], new["metadata"], *managed.FIXED_META)
-        default(ref.served, new)
-        validate(ref.served, new, None if binds else old.obj)
+        check(ref.served, new, None if binds else old.obj, self._models)
         if new == old.obj:
             return old
         meta = new["metadata"]

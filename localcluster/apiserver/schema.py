@@ -6,15 +6,17 @@ too), a list with the shape of its items, or an object; `!` marks what must be t
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
+from kubeapi.kinds import Kind
 from localcluster.apiserver.kinds import Served
 from localcluster.apiserver.refusal import Object, Refusal, invalid
 from localcluster.apiserver.selectors import at
 
+Models = Mapping[Kind, Callable[[Object], None]]
 _POD_DEFAULTS = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "schedulerName": "default-scheduler"}
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
 _LWS_TEMPLATE = {"size": 1, "restartPolicy": "RecreateGroupOnPodRestart"}
@@ -72,6 +74,14 @@ _FIXED = {
     "PodGroup": ("spec", "Invalid value: field is immutable; only schedulingPolicy.gang.minCount may change"),
     **dict.fromkeys(("Deployment", "ReplicaSet"), ("spec.selector", "Invalid value: field is immutable")),
 }
+
+
+def check(served: Served, obj: Object, old: Object | None, models: Models) -> None:
+    """Fill in and validate. The model of a custom kind does both for what the tables here do not know of."""
+    default(served, obj)
+    validate(served, obj, old)
+    if model := models.get(served.kind):
+        model(obj)
 
 
 def default(served: Served, obj: Object) -> None:

@@ -22,6 +22,7 @@ from localcluster.apiserver.patch import json_patch, merge_patch, strategic_merg
 from localcluster.apiserver.refusal import Object, Refusal, bad_request
 from localcluster.apiserver.registry import Registry, Write, scale_of, timestamp, with_binding, with_scale
 from localcluster.apiserver.request import Target, parse_int
+from localcluster.apiserver.schema import Models
 from localcluster.apiserver.selectors import Predicate, at, predicate
 from localcluster.apiserver.store import Entry, Store, encode
 from localcluster.apiserver.table import table
@@ -29,12 +30,11 @@ from localcluster.logs import log_chunks
 
 _log = logging.getLogger(__name__)
 
-_STRATEGIC = "application/strategic-merge-patch+json"
 _CHANGES: dict[str, Callable[..., Any]] = {
     "whole": lambda original, patch: patch,
     "application/merge-patch+json": merge_patch,
     "application/json-patch+json": json_patch,
-    _STRATEGIC: strategic_merge_patch,
+    "application/strategic-merge-patch+json": strategic_merge_patch,
 }
 _SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
@@ -42,13 +42,11 @@ _SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Suc
 class ApiServer:
     """The embedded API server, used once as an async context manager. A taken port raises OSError on entry."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, log_dir: Path | None = None) -> None:
-        self.host, self.port = host, port
-        self.store = Store()
-        self._log_dir = log_dir
-        self._documents = documents()
+    def __init__(self, port: int = 0, log_dir: Path | None = None, models: Models | None = None) -> None:
+        self.port, self.store = port, Store()
+        self._log_dir, self._documents = log_dir, documents()
         self._limits: set[asyncio.Timeout] = set()
-        self._registry = Registry(self.store, lambda call: asyncio.get_running_loop().call_soon(call))
+        self._registry = Registry(self.store, lambda call: asyncio.get_running_loop().call_soon(call), models or {})
         for name in ("default", "kube-node-lease", "kube-system"):
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self._registry.create(NAMESPACES, "", body, Write("localcluster"))
@@ -58,11 +56,11 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.host, self.port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         self.port = self._runner.addresses[0][1]
         _log.info("API server on %s", self.url)
         return self
@@ -193,7 +191,7 @@ class ApiServer:
         if http.method == "PUT":
             body, kind = body if scales else request.check_object(target, body), "whole"
             write = write._replace(replaces=not scales)
-        if kind not in _CHANGES or (kind == _STRATEGIC and target.served.custom):
+        if kind not in _CHANGES or (_CHANGES[kind] is strategic_merge_patch and target.served.custom):
             why = f"{kind} is not a patch type of {target.served.resource}; use a merge patch"
             raise Refusal(415, "UnsupportedMediaType", why)
         plain = partial(_CHANGES[kind], patch=body)

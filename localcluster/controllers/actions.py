@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from kubeapi.client import Object
 from kubeapi.kinds import Kind
-from localcluster.events import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Note:
     about: Object
     reason: str
     message: str
-    level: Level = "Normal"
+    warning: bool = False
 
 
 Action = Create | Delete | Patch | Bind | Note

@@ -21,6 +21,7 @@ from kubeapi.cache import Cache, key_of
 from kubeapi.client import KubeClient, Object
 from kubeapi.config import Config
 from kubeapi.errors import ApiError, NotFound
+from kubeapi.events import About, tell
 from kubeapi.kinds import DEPLOYMENT, LWS, NODE, POD, REPLICASET, Kind
 from localcluster.changes import Changes
 from localcluster.controllers.actions import Action, Bind, Create, Delete, Note, Patch
@@ -28,7 +29,6 @@ from localcluster.controllers.deployment import plan_deployment
 from localcluster.controllers.lws import plan_lws
 from localcluster.controllers.replicaset import plan_replicaset
 from localcluster.controllers.scheduling import DEFAULT_SCHEDULER, plan_bindings
-from localcluster.events import EventRecorder
 from localcluster.objects import controller_uid, is_terminating, labels_of, owner_reference, timestamp, uid
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _planned(kind: Kind, obj: Object, plan: Callable[..., list[Action]], *args: 
     try:
         return plan(obj, *args)
     except _MALFORMED as error:
-        return [Note(kind, obj, "InvalidSpec", f"cannot be read: {type(error).__name__}: {error}", "Warning")]
+        return [Note(kind, obj, "InvalidSpec", f"cannot be read: {type(error).__name__}: {error}", warning=True)]
 
 
 def _by_owner(objects: Iterable[Object]) -> defaultdict[str | None, list[Object]]:
@@ -114,7 +114,6 @@ class Hand:
 
     client: KubeClient
     world: World
-    events: EventRecorder
 
     async def run(self, planner: Planner) -> None:
         """Plan and act until cancelled."""
@@ -138,8 +137,8 @@ class Hand:
                     await self.client.patch(kind, name, namespace, body, subresource=subresource)
                 case Bind(pod, node):
                     await self._bind(pod, node)
-                case Note(kind, about, reason, message, level):
-                    await self.events.record(kind, about, reason, message, level)
+                case Note():
+                    await self._note(action)
         except ApiError as error:
             log.warning("%s: %s failed: %s", self.client.field_manager, type(action).__name__, error)
             return False
@@ -166,6 +165,10 @@ class Hand:
             return now is None or uid(now) != uid(action.seen) or is_terminating(now)
 
         await self.world.until(gone)
+
+    async def _note(self, note: Note) -> None:
+        about, now_s = About.of(note.kind, note.about), time.time()
+        await tell(self.client, about, note.reason, note.message, now_s=now_s, warning=note.warning, code=note.message)
 
     async def _bind(self, pod: Object, node: str) -> None:
         name, namespace = _name(pod)
@@ -202,7 +205,7 @@ async def controllers(
             for cache in world.caches.values():
                 await cache.synced.wait()
             for name, (planner, _) in planners.items():
-                hand = Hand(clients[name], world, EventRecorder(clients[name], name))
+                hand = Hand(clients[name], world)
                 running.append(tasks.create_task(hand.run(planner)))
             try:
                 yield tasks

@@ -131,7 +131,7 @@ def _keep(wanted: Wanted, group: Group) -> list[Action]:
         return _remove(group)
     if wanted.recreates and (reason := _broken(wanted, group)):
         note = f"group {group.index} is recreated: {reason}"
-        return [Note(LWS, wanted.lws, "RecreateGroupOnPodRestart", note, "Warning"), Delete(POD, leader)]
+        return [Note(LWS, wanted.lws, "RecreateGroupOnPodRestart", note, warning=True), Delete(POD, leader)]
     if group.missing and group.revision == wanted.revision and _may_start_workers(wanted, leader):
         return [Create(POD, _owned(_worker(wanted, group.index, i), leader)) for i in group.missing]
     return []

@@ -116,4 +116,4 @@ def _report(pod: Object, asked: Amounts, nodes: int, now: str) -> Iterator[Actio
     entry = {"type": wanted.type, "status": "False", "reason": wanted.reason, "message": text}
     conditions = [*others, entry | {"lastTransitionTime": now}]
     yield Patch(POD, pod, {"status": {"conditions": conditions}}, "status")
-    yield Note(POD, pod, "FailedScheduling", text, "Warning")
+    yield Note(POD, pod, "FailedScheduling", text, warning=True)

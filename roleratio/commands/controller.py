@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "roleratio controller --settings settings.yaml --journal decisions.jsonl --dry-run"
 
+_LEASE_NAMESPACE = "where the Lease is (default: with --settings the service's, else the pod's own, or default)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Settings and edges; also what to do only once, or only in words."""
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="do everything but the patches, and print those")
     add("--once", action="store_true", help="end after the first decision that knows the demand")
     add("--leader-elect", action="store_true", help="act only while holding a Lease")
-    add("--lease-namespace", metavar="NS", help="where the Lease is (default: the pod's own, or default)")
+    add("--lease-namespace", metavar="NS", help=_LEASE_NAMESPACE)
 
 
 def add_inputs(parser: argparse.ArgumentParser, settings_help: str, *, required: bool = False) -> None:
@@ -50,15 +52,17 @@ def _one_service(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
 
     from autoscaler.drivers.live import run as run_controller
 
-    if arguments.leader_elect:
-        raise UserError("--leader-elect with --settings: a settings file is for one process; leave one of them out")
+    options = controller_options(arguments)
+    # Whoever scales this service, from wherever, competes for the same Lease: it is where the service is.
+    lease_namespace = arguments.lease_namespace or options.settings.metadata.namespace
     options = replace(
-        controller_options(arguments),
+        options,
         host=arguments.host,
         port=None if arguments.once else arguments.port,
         journal=arguments.journal,
         dry_run=arguments.dry_run,
         once=arguments.once,
+        lease_namespace=lease_namespace if arguments.leader_elect else None,
     )
     return run_controller(options)
 

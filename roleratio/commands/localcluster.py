@@ -52,8 +52,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _run_own(arguments: argparse.Namespace) -> int:
+    from kubeapi.kinds import RRA
     from localcluster.options import LocalClusterOptions
     from localcluster.run import run as run_cluster
+    from roleratio.embedded import fill_in
 
     if arguments.kubeconfig_out is not None:
         kubeconfig_out("--kubeconfig-out", arguments.kubeconfig_out)
@@ -64,7 +66,7 @@ def _run_own(arguments: argparse.Namespace) -> int:
         nodes=arguments.nodes,
         gpus_per_node=arguments.gpus_per_node,
     )
-    run_server(run_cluster(options))
+    run_server(run_cluster(options, {RRA: fill_in}))
     return 0
 
 

@@ -14,7 +14,7 @@ from roleratio.demo.fleet import Change, FleetLog
 from roleratio.demo.manifests import GPUS_PER_GROUP
 from roleratio.demo.plan import Plan
 from roleratio.load import LoadRun
-from roleratio.records import FleetSample, Run, ScaleEvent, SloTargets
+from roleratio.records import FleetSample, Restart, Run, ScaleEvent, SloTargets
 from roleratio.report import numbers, page
 
 SETTINGS = "settings.yaml"
@@ -42,6 +42,7 @@ def write(
     window_s: float,
     end_s: float,
     first_request_s: float | None,
+    restarts: Iterable[tuple[float, str]] = (),
 ) -> dict[str, Any]:
     """Write both reports; what `report.json` holds."""
     journal = plan.report / JOURNAL
@@ -63,6 +64,7 @@ def write(
         settings={"seed": plan.seed, "cold_start_s": plan.shape.cold_start_s, "autoscaled": plan.autoscaled},
         versions={"roleratio": metadata.version("roleratio"), "python": platform.python_version()},
         requests_left_out=plan.arrivals_left_out,
+        restarts=tuple(Restart(at - load.origin, what) for at, what in restarts),
     )
     summary = numbers.summary(run)
     style = resources.files("roleratio.report").joinpath("style.css").read_text(encoding="utf-8")
@@ -76,6 +78,7 @@ def closing_lines(plan: Plan, summary: Mapping[str, Any]) -> str:
     hours = summary["gpu_hours"]
     peak = summary["max_groups"]
     attained = summary["slo_attainment"]
+    restarts = [f"restarts   {one['what']} at {one['t_s']:.0f} s" for one in summary["restarts"]]
     return "\n".join(
         [
             f"requests   {summary['requests_ok']} ok, {summary['requests_failed']} failed, "
@@ -85,6 +88,7 @@ def closing_lines(plan: Plan, summary: Mapping[str, Any]) -> str:
             f"{len(summary['scale_events'])} scale events, {summary['min_count_patches']} minimum patches",
             f"GPU-hours  {sum(hours.values()):.3f}; a static fleet of that peak: "
             f"{sum(summary['static_fleet']['gpu_hours'].values()):.3f}",
+            *restarts,
             f"report     {plan.report / HTML}",
         ]
     )

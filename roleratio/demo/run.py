@@ -84,6 +84,7 @@ class _Demo:
         self._window_s = 0.0
         self._end_s = 0.0
         self._fleet: FleetWatch | None = None
+        self._restarts: list[tuple[float, str]] = []
 
     async def run(self) -> int:
         """All steps; the exit code."""
@@ -106,12 +107,13 @@ class _Demo:
             window_s=self._window_s,
             end_s=self._end_s,
             first_request_s=self._first_request_s,
+            restarts=self._restarts,
         )
         print(output.closing_lines(plan, summary), flush=True)
         return 0
 
     async def _with_children(self, host: Guest | None) -> None:
-        async with Children(self._plan.report / "logs") as children:
+        async with Children(self._plan.report / "logs", self._note_restart) as children:
             await self._serve(children, host)
             self._say("stopping")
 
@@ -121,11 +123,11 @@ class _Demo:
         self._say(f"cluster ready: {NODES} nodes with {GPUS_PER_NODE} GPUs each; kubeconfig {self._kubeconfig}")
         config = load_config(self._kubeconfig)
         async with KubeClient(config, field_manager="roleratio-demo") as client:
-            # 2. Who places and scales.
-            await self._start_controllers(children)
-            # 3. The service.
+            # 2. The service, in whose namespace the Leases are.
             objects = manifests.guest_objects if host else manifests.objects
             await _apply(client, objects(self._plan.shape))
+            # 3. Who places and scales.
+            await self._start_controllers(children)
             self._fleet = FleetWatch(client, manifests.NAMESPACE, manifests.SERVICE)
             helpers = [self._fleet.run(), children.watch()]
             if self._prometheus:
@@ -180,15 +182,15 @@ class _Demo:
         scheduler_port, controller_port = free_ports(2)
         if self._prometheus:
             await self._start_prometheus(self._prometheus, children, scheduler_port, controller_port)
-        kubeconfig = ("--kubeconfig", str(self._kubeconfig))
-        await children.start("scheduler", "scheduler", *kubeconfig, "--port", str(scheduler_port))
+        common = ("--kubeconfig", str(self._kubeconfig), "--leader-elect", "--lease-namespace", manifests.NAMESPACE)
+        await children.start("scheduler", "scheduler", *common, "--port", str(scheduler_port), kept=True)
         self._status.scheduler = f"http://127.0.0.1:{scheduler_port}"
         if not self._plan.autoscaled:
             return
         settings = ("--settings", str(self._plan.report / output.SETTINGS))
         journal = ("--journal", str(self._plan.report / output.JOURNAL))
         port = ("--port", str(controller_port))
-        await children.start("controller", "controller", *settings, *kubeconfig, *journal, *port)
+        await children.start("controller", "controller", *settings, *common, *journal, *port, kept=True)
         self._status.controller = f"http://127.0.0.1:{controller_port}"
 
     async def _start_prometheus(
@@ -204,6 +206,10 @@ class _Demo:
 
     def _has_kubeconfig(self) -> bool:
         return self._kubeconfig.is_file() and self._kubeconfig.stat().st_size > 0
+
+    def _note_restart(self, text: str) -> None:
+        self._restarts.append((time.monotonic(), text))
+        self._say(f"* {text}")
 
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", flush=True)

@@ -42,7 +42,7 @@ def _roles(look: Look) -> Table:
             _bar(look, role),
             numbers[0],
             numbers[1],
-            str(target.groups[role]) if target else "-",
+            str(target.groups[role]) if target and target.desires(role) else "-",
             numbers[2],
             number_text(signals.waiting if signals else None),
             number_text(signals.running if signals else None),

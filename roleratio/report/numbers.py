@@ -59,6 +59,7 @@ def summary(run: Run) -> dict[str, Any]:
             for event in run.events
         ],
         "min_count_patches": run.min_count_patches,
+        "restarts": [{"t_s": rounded(one.t_s, 2), "what": one.what} for one in run.restarts],
         "decision_journal": run.decision_journal,
         "errors": errors(run.requests),
         "settings": dict(run.settings),

@@ -198,8 +198,9 @@ def _events(summary: dict[str, Any]) -> str:
         f"{len(rows)} changes of replicas, {summary['min_count_patches']} of gang minimums; "
         "the reasons are the controller's own, from its decision journal."
     )
+    restarts = "".join(f"<p>{clock(one['t_s'])} {escape(one['what'])}</p>" for one in summary["restarts"])
     body = _table(["time", "role", "groups", "why"], rows) if rows else "<p>The fleet was never changed.</p>"
-    return _card("Scale events", note, "", body)
+    return _card("Scale events", note, "", body + restarts)
 
 
 def _footer(summary: dict[str, Any]) -> str:

@@ -51,6 +51,7 @@ class Pod:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        self.pid = self._process.pid
 
     def _argument(self, text: str, values: dict[str, str], container: Object) -> str:
         for name, value in values.items():
@@ -60,15 +61,19 @@ class Pod:
     async def is_healthy(self) -> bool:
         """Whether its probes are content. A process that has ended is an error."""
         assert self._process.poll() is None, self.said()
+        return all([(await self.page(path))[0] == 200 for path in self._probed])
+
+    async def page(self, path: str) -> tuple[int, str]:
+        """Status and text of one of its pages; 0 while it does not listen."""
         try:
-            async with ClientSession() as session:
-                for path in self._probed:
-                    async with session.get(f"http://127.0.0.1:{self.port}{path}") as response:
-                        if response.status != 200:
-                            return False
+            async with ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}{path}") as response:
+                return response.status, (await response.text()).strip()
         except ClientError:
-            return False
-        return True
+            return 0, ""
+
+    def wait(self) -> int:
+        """The exit code, once it has ended by itself."""
+        return self._process.wait(20)
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")

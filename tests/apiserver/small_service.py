@@ -3,14 +3,14 @@
 Rules:
 1. Prefill is an LWS, decode a Deployment, the router a pod; each role has one group and should have two.
 2. Bound pods become ready, and a LeaderWorkerSet gets its pods: what a kubelet and the LWS controller would do.
-3. Router and workers are pages of the serving room's own metrics: one request more at every reading.
+3. Router and workers are pages of the serving room's own metrics: one request more at every reading while used.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -61,47 +61,54 @@ class Service:
         self.client, self.namespace = client, namespace
         self._router = RouterMetrics(f"{namespace}/{SERVICE}")
         self._worker = WorkerMetrics("m")
-        self.port = 0
+        self.port = self.router_port = 0
+        self.is_used = True
+        self.binds = False
 
-    def pages(self) -> web.Application:
-        """Router and workers on one port: each reader takes the series that it knows."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._page)
-        return app
+    @asynccontextmanager
+    async def pages(self) -> AsyncIterator[None]:
+        """The router's page and that of all workers, each on a port of its own."""
+        async with serving(self._router_page) as self.router_port, serving(self._worker_page) as self.port:
+            yield
 
-    async def _page(self, _: web.Request) -> web.Response:
-        self._router.requests += 1
-        self._router.prompt_tokens += 500
-        self._router.generation_tokens += 100
-        self._router.finished["ok"] += 1
-        worker = self._worker.families(running=1, capacity=0, deferred=0, kv_usage=0.1, blocks=100, block_tokens=16)
-        return web.Response(body=page([*self._router.families(), *worker]))
+    async def _router_page(self, _: web.Request) -> web.Response:
+        if self.is_used:
+            self._router.requests += 1
+            self._router.prompt_tokens += 500
+            self._router.generation_tokens += 100
+            self._router.finished["ok"] += 1
+        return web.Response(body=page(self._router.families()))
 
-    async def create(self) -> None:
+    async def _worker_page(self, _: web.Request) -> web.Response:
+        families = self._worker.families(running=1, capacity=0, deferred=0, kv_usage=0.1, blocks=100, block_tokens=16)
+        return web.Response(body=page(families))
+
+    async def create(self, podgroups: bool = True) -> None:
+        """Its objects; on a server that has no PodGroups without them."""
         template = {"metadata": {"labels": labels("prefill")}, "spec": pod_spec("prefill", self.port)}
         await self._create(kinds.LWS, "prefill", {"leaderWorkerTemplate": {"size": 1, "workerTemplate": template}})
         template = {"metadata": {"labels": labels("decode")}, "spec": pod_spec("decode", self.port)}
         selector = {"matchLabels": labels("decode")}
         await self._create(kinds.DEPLOYMENT, "decode", {"replicas": 1, "selector": selector, "template": template})
-        for role in ("prefill", "decode"):
+        for role in ("prefill", "decode") if podgroups else ():
             await self._create(kinds.PODGROUP, role, {"schedulingPolicy": {"gang": {"minCount": 1}}})
-        await self._create(kinds.POD, "router", pod_spec("router", self.port))
+        await self._create(kinds.POD, "router", pod_spec("router", self.router_port))
         await self.client.create(kinds.POD, prefill_pod(0, self.port), self.namespace)
 
     async def _create(self, kind: Kind, name: str, spec: Object) -> None:
         body = {"metadata": {"name": name, "labels": labels(name)}, "spec": spec}
         await self.client.create(kind, body, self.namespace)
 
-    async def ask(self) -> None:
-        """The rra that a user would write."""
-        two = {"minGroups": 2, "coldStartS": 1}
+    async def ask(self, mode: str = "Active", groups: int = 2) -> None:
+        """The rra that a user would write: at least so many groups of each role."""
+        role = {"minGroups": groups, "coldStartS": 1}
         spec = {
             "service": SERVICE,
-            "mode": "Active",
+            "mode": mode,
             "profile": "qwen3-32b-a100-tp2",
             "gpuBudget": 8,
-            "prefill": two,
-            "decode": two,
+            "prefill": role,
+            "decode": role,
             "syncPeriodS": 1,
             "minimumSettleS": 0,
             "metrics": {"windowS": 2, "scrapeTimeoutS": 0.5},
@@ -109,9 +116,13 @@ class Service:
         await self.client.create(kinds.RRA, {"metadata": {"name": SERVICE}, "spec": spec}, self.namespace)
 
     async def live(self) -> None:
-        """What nodes and the LWS controller do, until cancelled."""
+        """What nodes and the LWS controller do, until cancelled; with `binds` also what a scheduler does."""
         while True:
             for pod in (await self.client.list(kinds.POD, self.namespace)).items:
+                if self.binds and not pod["spec"].get("nodeName"):
+                    name = pod["metadata"]["name"]
+                    target = {"metadata": {"name": name}, "target": {"kind": "Node", "name": NODE}}
+                    await self.client.create_sub(kinds.POD, name, self.namespace, "binding", target)
                 if pod["spec"].get("nodeName") and pod["status"]["phase"] == "Pending":
                     await self._start(pod)
             replicas = await self.replicas("prefill")
@@ -164,30 +175,51 @@ class Service:
 
 
 @asynccontextmanager
-async def service_in(client: KubeClient, namespace: str) -> AsyncIterator[Service]:
+async def service_in(client: KubeClient, namespace: str, podgroups: bool = True) -> AsyncIterator[Service]:
     """The service on one node, alive."""
+    async with node_in(client), service_on_node(client, namespace, podgroups) as made:
+        yield made
+
+
+@asynccontextmanager
+async def service_on_node(client: KubeClient, namespace: str, podgroups: bool = True) -> AsyncIterator[Service]:
+    """The service, alive, where the node is there."""
     made = Service(client, namespace)
-    runner = web.AppRunner(made.pages(), access_log=None)
+    async with made.pages():
+        await made.create(podgroups)
+        alive = asyncio.create_task(made.live())
+        try:
+            yield made
+        finally:
+            alive.cancel()
+            await asyncio.gather(alive, return_exceptions=True)
+            for pod in (await client.list(kinds.POD, namespace)).items:
+                await client.delete(kinds.POD, pod["metadata"]["name"], namespace, grace_period_s=0)
+
+
+@asynccontextmanager
+async def serving(page_of: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[int]:
+    """A metrics page, as its port."""
+    app = web.Application()
+    app.router.add_get("/metrics", page_of)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.port = runner.addresses[0][1]
-    await create_node(client)
-    await made.create()
-    alive = asyncio.create_task(made.live())
     try:
-        yield made
+        yield runner.addresses[0][1]
     finally:
-        alive.cancel()
-        await asyncio.gather(alive, return_exceptions=True)
-        await client.delete(kinds.NODE, NODE)
-        for pod in (await client.list(kinds.POD, namespace)).items:
-            await client.delete(kinds.POD, pod["metadata"]["name"], namespace, grace_period_s=0)
         await runner.cleanup()
 
 
-async def create_node(client: KubeClient) -> None:
+@asynccontextmanager
+async def node_in(client: KubeClient, gpus: int = 8) -> AsyncIterator[None]:
+    """One node with room for two groups of each role of two services."""
     await client.create(kinds.NODE, {"metadata": {"name": NODE, "labels": {names.HOSTNAME: NODE}}})
-    room = {"cpu": "16", "memory": "64Gi", "pods": "110", names.GPU: "8"}
+    room = {"cpu": "16", "memory": "64Gi", "pods": "110", names.GPU: str(gpus)}
     status = {"capacity": room, "allocatable": room, "conditions": [{"type": "Ready", "status": "True"}]}
     await client.patch(kinds.NODE, NODE, None, {"status": status}, patch_type="strategic", subresource="status")
     await client.patch(kinds.NODE, NODE, None, {"spec": {"taints": None}})
+    try:
+        yield
+    finally:
+        await client.delete(kinds.NODE, NODE)

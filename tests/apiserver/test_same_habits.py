@@ -16,13 +16,17 @@ from typing import Any
 import pytest
 
 from kubeapi.config import Config, load_config
+from kubeapi.kinds import RRA
 from localcluster.apiserver import ApiServer
-from tests.apiserver.habits import calls_delete, calls_read, calls_sub, calls_write, known, things
+from roleratio.embedded import fill_in
+from tests.apiserver.habits import calls_delete, calls_read, calls_rra, calls_sub, calls_write, known, things
 from tests.apiserver.habits.compare import Difference, Reader, compare
 from tests.apiserver.habits.play import Answer, Call, merged, player
 from tests.controlplane.plane import ControlPlane
 
-SCENARIOS = calls_write.SCENARIOS | calls_sub.SCENARIOS | calls_delete.SCENARIOS | calls_read.SCENARIOS
+_ROWS = (calls_write, calls_sub, calls_delete, calls_read, calls_rra)
+SCENARIOS = {name: calls for rows in _ROWS for name, calls in rows.SCENARIOS.items()}
+MODELS = {RRA: fill_in}
 _AT_ONCE = 8
 
 
@@ -39,14 +43,14 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def found(control_plane: ControlPlane, lws_crd: None) -> list[Found]:
+def found(control_plane: ControlPlane, lws_crd: None, rra_crd: None) -> list[Found]:
     """All differences, after all scenarios were played on both servers."""
     return asyncio.run(_play_all(load_config(control_plane.kubeconfig)))
 
 
 async def test_one_server_does_not_differ_from_itself() -> None:
     """So whatever is found against a real server is not the comparison's own doing."""
-    async with ApiServer() as one, ApiServer() as other:
+    async with ApiServer(models=MODELS) as one, ApiServer(models=MODELS) as other:
         found = [await _play(scenario, Config(one.url), Config(other.url), settles=False) for scenario in SCENARIOS]
     assert [str(it) for it in chain.from_iterable(found)] == []
 
@@ -97,7 +101,7 @@ async def _play_all(real: Config) -> list[Found]:
         async with places:
             return list(await _play(scenario, real, embedded, settles=True))
 
-    async with ApiServer() as server:
+    async with ApiServer(models=MODELS) as server:
         results = await asyncio.gather(*(one(scenario, Config(server.url)) for scenario in SCENARIOS))
     return [it for result in results for it in result]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from autoscaler.model import Fleet, Histogram, Observation, RoleFleet, RouterSample, Samples, WorkerSample
+from autoscaler.model import Fleet, Group, Histogram, Observation, RoleFleet, RouterSample, Samples, WorkerSample
 from autoscaler.settings import Settings, parse_settings
 from policies.model import Missing, Role
 
@@ -131,7 +131,7 @@ def role_fleet(name: str, groups: int = 1) -> RoleFleet:
         pod_group=name,
         min_pods=2,
         ready_after_s=(8.0,),
-        leaders=tuple(f"{name}-{group}" for group in range(groups)),
+        groups=tuple(Group(f"key-{name}-{group}", (f"{name}-{group}",)) for group in range(groups)),
     )
 
 
@@ -140,7 +140,17 @@ def router(at_s: float, arrivals: float, tokens: float = 1000.0) -> RouterSample
     ttft = Histogram((0.5, 2.0, math.inf), (arrivals / 2, arrivals, arrivals), arrivals * 0.6)
     itl = Histogram((0.03, 0.06, math.inf), (arrivals, arrivals * 90, arrivals * 100), arrivals * 4.0)
     return RouterSample(
-        "uid-r", at_s, arrivals, arrivals * tokens, arrivals * 100, arrivals, 0.0, ttft, itl, {"decode": 3.0}
+        uid="uid-r",
+        pod="router",
+        at_s=at_s,
+        arrivals=arrivals,
+        prompt_tokens=arrivals * tokens,
+        generation_tokens=arrivals * 100,
+        finished=arrivals,
+        failed=0.0,
+        ttft=ttft,
+        itl=itl,
+        in_flight={"decode": 3.0},
     )
 
 
@@ -148,7 +158,20 @@ def worker(role: Role, at_s: float) -> WorkerSample:
     """An engine that is half busy."""
     absent = Missing("not on the page")
     return WorkerSample(
-        f"uid-{role}-0", f"{role}-0", role, at_s, 8.0, 1.0, 0.0, 0.4, 5000.0, 900.0, absent, absent, absent
+        uid=f"uid-{role}-0",
+        pod=f"{role}-0",
+        role=role,
+        group=f"key-{role}-0",
+        at_s=at_s,
+        running=8.0,
+        waiting=1.0,
+        waiting_by_reason={"capacity": 1.0, "deferred": 0.0},
+        kv_usage=0.4,
+        prompt_tokens=5000.0,
+        generation_tokens=900.0,
+        finished=absent,
+        ttft=absent,
+        itl=absent,
     )
 
 

@@ -13,6 +13,7 @@ from autoscaler.core import tick
 from autoscaler.model import (
     Decision,
     Fleet,
+    Group,
     Histogram,
     Observation,
     RoleFleet,
@@ -117,16 +118,17 @@ class Plant:
         counts = tuple(min(arrivals, arrivals * (i + 1) / len(BOUNDS_S)) for i in range(len(BOUNDS_S)))
         latency = Histogram(BOUNDS_S, counts, arrivals * 0.1)
         router = RouterSample(
-            "router-1",
-            self.now_s,
-            arrivals,
-            prompt,
-            generated,
-            finished,
-            0.0,
-            latency,
-            latency,
-            {"decode": self.decoding},
+            uid="router-1",
+            pod="router",
+            at_s=self.now_s,
+            arrivals=arrivals,
+            prompt_tokens=prompt,
+            generation_tokens=generated,
+            finished=finished,
+            failed=0.0,
+            ttft=latency,
+            itl=latency,
+            in_flight={"decode": self.decoding},
         )
         workers = tuple(self._worker(role, index) for role in ROLES for index in range(self._ready(role)))
         fleets = {role: self._fleet(role) for role in ROLES}
@@ -140,7 +142,22 @@ class Plant:
     def _worker(self, role: Role, index: int) -> WorkerSample:
         none = Missing("not given")
         pod = f"{role}-{index}"
-        return WorkerSample(pod, pod, role, self.now_s, 1.0, 0.0, 0.0, 0.1, none, none, none, none, none)
+        return WorkerSample(
+            uid=pod,
+            pod=pod,
+            role=role,
+            group=pod,
+            at_s=self.now_s,
+            running=1.0,
+            waiting=0.0,
+            waiting_by_reason={"capacity": 0.0, "deferred": 0.0},
+            kv_usage=0.1,
+            prompt_tokens=none,
+            generation_tokens=none,
+            finished=none,
+            ttft=none,
+            itl=none,
+        )
 
     def _ready(self, role: Role) -> int:
         return sum(at_s <= self.now_s for at_s in self.sides[role].ready_at_s)
@@ -166,7 +183,7 @@ class Plant:
             writer=self.writers.get(role),
             owner="nobody" if role in self.unowned else "other" if role in self.writers else "us",
             ready_after_s=(self.cold_start_s,) * self._ready(role),
-            leaders=tuple(f"{role}-{index}" for index in range(self._ready(role))),
+            groups=tuple(Group(f"{role}-{index}", (f"{role}-{index}",)) for index in range(self._ready(role))),
         )
 
     def _present(self, role: Role) -> int:

@@ -331,9 +331,9 @@ def test_without_a_router_workers_are_read_and_it_is_called_estimated() -> None:
     def workers_only(observation: Observation) -> Observation:
         arrivals, prompt, generated, finished = plant.counters
         workers = tuple(
-            replace(w, prompt_tokens=prompt, finished=arrivals)
+            replace(w, prompt_tokens=prompt, prompts=arrivals, finished=arrivals, in_flight=0.0)
             if w.role is Role.PREFILL
-            else replace(w, generation_tokens=generated, finished=finished)
+            else replace(w, generation_tokens=generated, finished=finished, in_flight=0.0)
             for w in observation.samples.workers[:1] + observation.samples.workers[-1:]
         )
         return replace(observation, samples=replace(observation.samples, routers=(), workers=workers))

@@ -95,6 +95,7 @@ def test_rules_are_cel_with_our_words() -> None:
     assert {path: len(found) for path, found in rules.items()} == {
         "spec": 2,
         "spec.ratioBand": 1,
+        "spec.metrics": 1,
         "spec.prefill": 1,
         "spec.decode": 1,
     }

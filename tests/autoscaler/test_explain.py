@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -107,8 +108,26 @@ def test_a_blind_tick_says_what_is_unknown(journal: Path) -> None:
     assert "prefill   cannot be managed: no workload has the label" in page
     assert "problem   two workloads claim decode" in page
     assert "no answer decode-0: no answer within 2 s" in page
-    assert "none: demand is not known" in page
+    assert "prefill   none: " in page
+    assert "decode    none: " in page
     assert "target unknown" in page
+
+
+def test_engines_groups_and_what_could_not_be_read_are_told(run: Run) -> None:
+    observation, decision = run[20]
+    decode = replace(
+        decision.signals.decode, engines_per_group=8.0, kv_usage=0.5, kv_usage_max=0.98, unread=("decode-3", "decode-5")
+    )
+    signals = replace(decision.signals, decode=decode, partial="Prometheus warns: store x is down")
+    hung = dict.fromkeys(("decode-3", "decode-5"), "no answer within 2 s")
+    status = Status.of(SETTINGS, observation, replace(decision, signals=signals))
+    told = to_json(replace(status, failures=hung))
+    page = explain_status({"services": {"team-a/chat": json.loads(json.dumps(told))}})
+    assert "KV use 50% (fullest engine 98%); 8 engines a group" in page
+    assert "cannot read decode-3, decode-5" in page
+    assert "partial   Prometheus warns: store x is down" in page
+    assert "no answer decode-3, decode-5: no answer within 2 s" in page
+    assert "as counted by router" in page
 
 
 def test_a_journal_without_a_tick(journal: Path) -> None:

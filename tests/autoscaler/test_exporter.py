@@ -189,7 +189,8 @@ async def test_status_is_what_explain_reads(served: tuple[Exporter, str]) -> Non
 
 async def test_before_the_first_tick_nothing_is_claimed(served: tuple[Exporter, str]) -> None:
     _, url = served
-    assert set(await metrics(url)) == {("roleratio_controller_leader", frozenset())}
+    own = ("roleratio_controller_leader", "roleratio_controller_cluster_reachable")
+    assert set(await metrics(url)) == {(name, frozenset()) for name in own}
     assert await get(f"{url}/healthz") == (200, "ok\n")
     assert await get(f"{url}/v1/status") == (200, '{"services": {}}')
 

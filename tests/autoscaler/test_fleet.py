@@ -42,7 +42,7 @@ def test_groups_are_counted_by_their_pods() -> None:
     leaving = group("prefill", 2, deletionTimestamp=at(190))
     fleet = role(see(pods=[*group("prefill", 0), *half, *leaving]))
     assert (fleet.ready, fleet.present) == (1, 3)
-    assert fleet.leaders == ("prefill-0", "prefill-1", "prefill-2")
+    assert [group.pods[0] for group in fleet.groups] == ["prefill-0", "prefill-1", "prefill-2"]
 
 
 def test_a_cold_start_lasts_until_the_last_rank_is_ready() -> None:
@@ -55,6 +55,19 @@ def test_only_ready_leaders_and_routers_have_metrics() -> None:
     assert [(target.pod, target.role, target.url) for target in seen.targets] == [
         ("prefill-0", "prefill", "http://127.0.0.1:8000/metrics")
     ]
+
+
+def test_every_pod_of_a_group_that_names_its_metrics_port_is_read_and_joined_by_its_labels() -> None:
+    pods = group("decode", 0)
+    for pod in pods:
+        pod["spec"]["containers"][0]["ports"][0]["name"] = "metrics"
+    targets = see(pods=pods).targets
+    assert [(target.pod, target.uid, target.group, target.leader) for target in targets] == [
+        ("decode-0", "uid-decode-0", "decode-0", True),
+        ("decode-0-1", "uid-decode-0-1", "decode-0", False),
+    ]
+    assert {target.start_s for target in targets} == {100.0}
+    assert [target.ready_s for target in targets] == [108.0, 109.0]
 
 
 def test_a_router_that_is_not_ready_is_a_failure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +14,12 @@ import pytest
 from aiohttp import web
 
 from autoscaler.adapters.journal import read_journal
+from autoscaler.drivers import live
 from autoscaler.drivers.cluster import Cluster
-from autoscaler.drivers.replay import replay
+from autoscaler.drivers.live import ControllerOptions
+from autoscaler.drivers.replay import replay, resume
 from autoscaler.drivers.service import Edges, Service
-from autoscaler.model import Decision, Demand
+from autoscaler.model import Decision, Demand, Observation, State
 from kubeapi import kinds, names
 from kubeapi.client import KubeClient
 from kubeapi.config import Config
@@ -209,3 +212,39 @@ async def test_a_failed_patch_is_told_and_tried_anew(scene: Scene) -> None:
         decision = await run_ticks(scene, service, 12, 3)
     assert await scene.replicas("prefill") > 1
     assert decision.step is None or decision.step.kind == "replicas"
+
+
+async def test_only_a_leader_decides_and_its_next_term_goes_on(scene: Scene, tmp_path: Path) -> None:
+    seen: list[Observation] = []
+    options = ControllerOptions(
+        make_settings(), load_profile(), scene.config, journal=tmp_path / "journal.jsonl", lease_namespace="ns"
+    )
+    running = asyncio.create_task(live.run(options, lambda observation, _: seen.append(observation)))
+
+    async def until_told(count: int) -> None:
+        async with asyncio.timeout(30):
+            while len(seen) < count and not running.done():
+                await asyncio.sleep(0.05)
+        assert not running.done()
+
+    async def hold(holder: str) -> None:
+        lease = await scene.client.get(kinds.LEASE, "roleratio-controller-demo", "ns")
+        await scene.client.update(kinds.LEASE, lease | {"spec": lease["spec"] | {"holderIdentity": holder}}, "ns")
+
+    try:
+        await until_told(2)
+        await hold("somebody else")
+        # It looks at its Lease every two seconds.
+        await asyncio.sleep(4)
+        decided = len(seen)
+        await asyncio.sleep(2)
+        assert len(seen) == decided
+        await hold("")
+        await until_told(decided + 2)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    first, second = (read_journal(tmp_path / name) for name in ("journal.jsonl.1", "journal.jsonl"))
+    assert len(first.ticks) == decided
+    assert second.state == resume(first.path, second.settings, first.ticks[-1].observation.now_s)
+    assert second.state != State()

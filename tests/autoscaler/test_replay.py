@@ -59,7 +59,7 @@ def test_a_run_replays_without_a_difference(journal: Path) -> None:
 
 def test_each_rotated_file_replays_alone(tmp_path: Path) -> None:
     path, state, chosen = tmp_path / "journal.jsonl", State(), settings()
-    writer = JournalWriter(path, max_bytes=40_000)
+    writer = JournalWriter(path, max_bytes=60_000)
     for observation in observations(TICKS):
         decision = tick(state, observation, chosen, PROFILE)
         writer.append(state, observation, chosen, PROFILE, decision)

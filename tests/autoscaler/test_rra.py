@@ -10,8 +10,9 @@ import pytest
 
 from autoscaler.adapters.rra import SETTLE_S, refusal, settings_of, status_of, switched_off
 from autoscaler.core.conditions import TYPES, conditions
+from autoscaler.core.demand import unknown as unknown_demand
 from autoscaler.errors import UserError
-from autoscaler.model import Decision, Fleet, Observation, RoleFleet
+from autoscaler.model import Decision, Fleet, Forecast, Observation, RoleFleet, Signals
 from kubeapi.client import Object
 from policies.model import Code, Missing, Pair, Role, Stage
 from tests.autoscaler.pages import role_fleet, settings
@@ -86,11 +87,16 @@ def test_a_whole_status() -> None:
     }
 
 
+def _without_demand(signals: Signals, why: str) -> Signals:
+    return replace(signals, demand=unknown_demand(1_800_000_000.0, why))
+
+
 def test_what_is_not_known_is_absent() -> None:
     decode = replace(role_fleet("decode"), fit=Missing("no node"), min_pods=Missing("no PodGroup"))
     seen = replace(an_observation(), fleet=Fleet(Missing("no workload"), decode))
     blind = a_decision(None, None, (reason(Code.NO_WORKLOAD, Role.PREFILL, why="no workload"),))
-    blind = replace(blind, forecast=None, signals=replace(blind.signals, demand=Missing("no router")))
+    unknown = Missing("no router")
+    blind = replace(blind, forecast=Forecast(unknown, unknown), signals=_without_demand(blind.signals, "no router"))
     status = tell(blind, seen=seen)
     assert status["roles"] == [{"name": "prefill"}, {"name": "decode", "groups": "1/?", "current": 1, "ready": 1}]
     assert "ratio" not in status
@@ -236,7 +242,13 @@ CAUSES = {
     Code.DEMAND_MISSING: {"Ready", "ScalingActive"},
     Code.ROLE_BLIND: {"Ready", "Blind"},
     Code.HELD_BLIND: {"Blind"},
+    Code.METRICS_PARTIAL: {"Blind"},
+    Code.UNIT_ERROR: {"Blind"},
     Code.SCRAPE_FAILED: {"Blind"},
+    Code.WRITE_FAILED: {"Ready", "AbleToScale"},
+    Code.REPORT_FAILED: {"Reporting"},
+    Code.WATCH_FAILED: {"Blind"},
+    Code.ANOTHER_CONTROLLER: {"ForeignWriter"},
     Code.MANUAL_HOLD: {"ForeignWriter"},
     Code.FIELD_RESTORED: {"ForeignWriter"},
     Code.DOES_NOT_FIT: {"ScalingLimited", "Unplaceable"},
@@ -245,6 +257,8 @@ CAUSES = {
     Code.BOUNDED: {"ScalingLimited"},
     Code.SLO_UNREACHABLE: {"SLOReachable"},
     Code.PAUSED: {"Paused"},
+    Code.CRD_OUTDATED: {"Ready", "Served"},
+    Code.PODGROUPS_NOT_SERVED: {"Served"},
 }
 
 
@@ -294,8 +308,9 @@ def test_off_is_told() -> None:
 
 
 def test_a_write_that_was_refused_is_a_condition() -> None:
-    also = (reason(Code.WRITE_REFUSED, Role.DECODE, Stage.ACT, why="cannot patch leaderworkersets/scale"),)
-    status = status_of(SETTINGS, an_observation(), a_decision(), None, NOW_S, 1, also)
+    refused = reason(Code.WRITE_REFUSED, Role.DECODE, Stage.ACT, why="cannot patch leaderworkersets/scale")
+    decision = replace(a_decision(), why=(*a_decision().why, refused))
+    status = status_of(SETTINGS, an_observation(), decision, None, NOW_S, 1)
     assert of_type(status, "AbleToScale")["status"] == "False"
     assert "cannot patch leaderworkersets/scale" in of_type(status, "AbleToScale")["message"]
     assert status["lastDecision"]["summary"] == "decode WriteRefused"

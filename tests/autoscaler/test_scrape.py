@@ -82,12 +82,12 @@ async def test_one_bad_pod_never_affects_the_others(scraper: Scraper, monkeypatc
     reasons = dict(samples.failures)
     assert reasons.pop("hang") == "no answer within 0.5 s"
     assert "larger than" in reasons.pop("endless")
-    assert "is not a vLLM page" in reasons.pop("html")
+    assert "is HTML" in reasons.pop("html")
     assert "HTTP 404" in reasons.pop("missing")
-    assert "not in the exposition format" in reasons.pop("broken")
+    assert "is cut off in its last line" in reasons.pop("broken")
     assert "refused" in reasons.pop("refused")
     assert "InvalidUrl" in reasons.pop("no-url")
-    assert "not a router page of service chat" in reasons.pop("not-a-router")
+    assert "is one of an engine (vllm), but the pod's label" in reasons.pop("not-a-router")
     assert reasons == {}
     assert not any("\n" in why for why in samples.failures.values())
 

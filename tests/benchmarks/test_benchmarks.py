@@ -11,11 +11,15 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import localcluster, scheduler, streaming, tick
+from benchmarks import localcluster, metrics_pages, prometheus, rest, scheduler, streaming, tick
 from benchmarks.figure import Claim, Figure, figure, table
 from benchmarks.processes import BenchmarkError, Processes
+from tests.dashboards.conftest import required
 
 TINY: dict[str, Callable[[], list[Figure]]] = {
+    "metrics_pages": lambda: metrics_pages.measure(metrics_pages.Sizes(pages=3, fleet=2)),
+    "prometheus": lambda: prometheus.measure(prometheus.Sizes(pods=2, reads=2)),
+    "rest": lambda: rest.measure(rest.Sizes(settle_s=0, rest_s=1)),
     "scheduler": lambda: scheduler.measure(
         scheduler.Sizes(nodes=6, gpus_per_node=8, services=2, groups=3, repeats=2),
     ),
@@ -29,6 +33,8 @@ TINY: dict[str, Callable[[], list[Figure]]] = {
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_benchmark_gives_figures_and_leaves_no_process(name: str) -> None:
+    if name == "prometheus":
+        required(name)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     figures = TINY[name]()
     assert all(value >= 0 for one in figures for value in one.values)

@@ -11,6 +11,9 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 5
@@ -20,10 +23,8 @@ class Process:
     """A started program; `log` holds what it says."""
 
     def __init__(self, name: str, argv: Sequence[str], log: Path) -> None:
-        self.name = name
-        self.log = log
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
+            child = psutil.Popen(
                 argv,
                 cwd=log.parent,
                 stdin=subprocess.DEVNULL,
@@ -32,11 +33,25 @@ class Process:
                 start_new_session=True,
                 preexec_fn=_dies_with_parent(),
             )
-        self.pid = self._process.pid
+        self._know(name, argv, log, child)
+
+    @classmethod
+    def known(cls, name: str, argv: Sequence[str], log: Path, pid: int) -> Self:
+        """One that another process has started, and will end. Raises psutil.NoSuchProcess."""
+        found = cls.__new__(cls)
+        found._know(name, argv, log, psutil.Process(pid))
+        return found
+
+    def _know(self, name: str, argv: Sequence[str], log: Path, process: psutil.Process) -> None:
+        self.name, self.argv, self.log, self._process = name, tuple(argv), log, process
+        self.pid = process.pid
 
     def running(self) -> bool:
         """Whether it still runs."""
-        return self._process.poll() is None
+        try:
+            return bool(self._process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
 
     def tail(self) -> str:
         """The last lines that it said, in one line."""
@@ -52,7 +67,7 @@ class Process:
         """Until it has ended; it is killed when that takes longer."""
         try:
             self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        except psutil.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 

@@ -14,12 +14,13 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.controlplane import audit
 from tests.controlplane.build import binary
-from tests.controlplane.plane import Absent, ControlPlane, write_kubeconfig
+from tests.controlplane.plane import Absent, ControlPlane, KubectlError, write_kubeconfig
 from tests.controlplane.process import Process
 
 ETCD = "etcd"
@@ -56,8 +57,8 @@ def programs() -> Programs:
 
 
 @contextmanager
-def control_plane(available: Programs, folder: Path) -> Iterator[ControlPlane]:
-    """A control plane without a scheduler, ready to be used. Raises StartError."""
+def control_plane(available: Programs, folder: Path, serves: Sequence[str] = (GATES, APIS)) -> Iterator[ControlPlane]:
+    """A control plane without a scheduler, ready to be used; `serves`: flags of the API server. Raises StartError."""
     etcd_port, peer_port, api_port = _free_ports(3)
     tokens = {user: secrets.token_urlsafe(24) for user in USERS}
     certificates = folder / "certificates"
@@ -69,7 +70,7 @@ def control_plane(available: Programs, folder: Path) -> Iterator[ControlPlane]:
     try:
         _run(plane, available, ETCD, _etcd_flags(folder, etcd_url, f"http://127.0.0.1:{peer_port}"))
         managed = CONTROLLER_MANAGER in available
-        _run(plane, available, API_SERVER, _api_server_flags(folder, tokens, etcd_url, api_port, managed))
+        _run(plane, available, API_SERVER, [*_api_server_flags(folder, tokens, etcd_url, api_port, managed), *serves])
         _wait(plane, "write its certificate", (certificates / "apiserver.key").exists)
         if managed:
             _run(plane, available, CONTROLLER_MANAGER, _controller_manager_flags(plane))
@@ -81,6 +82,23 @@ def control_plane(available: Programs, folder: Path) -> Iterator[ControlPlane]:
         yield plane
     finally:
         _end(plane)
+
+
+def restart_api_server(plane: ControlPlane, served: Sequence[str], serves: Sequence[str]) -> None:
+    """Its API server anew, with the same data and other flags for what it serves. Raises StartError."""
+    before = plane.processes[API_SERVER]
+    before.terminate()
+    before.wait(STOP_S)
+    argv = [*(flag for flag in before.argv if flag not in served), *serves]
+    plane.processes[API_SERVER] = Process(API_SERVER, argv, before.log)
+    _wait(plane, "answer /readyz again", lambda: _is_ready(plane))
+
+
+def _is_ready(plane: ControlPlane) -> bool:
+    try:
+        return plane.kubectl("get", "--raw", "/readyz") == "ok"
+    except KubectlError:
+        return False
 
 
 @contextmanager
@@ -123,8 +141,7 @@ def _api_server_flags(folder: Path, tokens: Mapping[str, str], etcd_url: str, po
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
         "--service-cluster-ip-range=10.0.0.0/24",
-        GATES,
-        APIS,
+        *audit.flags(folder),
     ]
     # Without a controller manager nobody makes the service accounts that this admission wants of every pod.
     return flags if managed else [*flags, "--disable-admission-plugins=ServiceAccount"]
@@ -138,6 +155,8 @@ def _controller_manager_flags(plane: ControlPlane) -> list[str]:
         # The default of 20 requests a second makes its own start last seconds.
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
+        # Its default is 15 s, and no HorizontalPodAutoscaler is looked at before.
+        "--horizontal-pod-autoscaler-sync-period=1s",
         # It makes this folder, by default outside the test's.
         f"--flex-volume-plugin-dir={plane.folder / 'flex-volume'}",
         # Nodes of the tests have no heartbeat; the file of the API server's CA begins with its certificate.

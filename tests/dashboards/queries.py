@@ -59,12 +59,12 @@ class Asked:
     """The HTTP API of a running Prometheus."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self._url = url
+        self.url = url
         self._session = session
 
     async def get(self, path: str, **params: str) -> Any:
         """The data of an answer, which must be a success."""
-        async with self._session.get(f"{self._url}/api/v1/{path}", params=params) as answer:
+        async with self._session.get(f"{self.url}/api/v1/{path}", params=params) as answer:
             body = await answer.json()
         assert body["status"] == "success", (params, body)
         return body["data"]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
@@ -34,15 +36,27 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """`faults` are used up one a request that `concerns`; `token`, where set, is the only one that is accepted."""
+    """`faults` are used up one a request that `concerns`; `token`, where set, is the only one that is accepted.
+
+    `muted`: the streams of these requests stay open and bring nothing more.
+    """
 
     upstream: str
+    session: aiohttp.ClientSession
     url: str = ""
     faults: list[Fault] = field(default_factory=list)
     concerns: Callable[[web.Request], bool] = lambda request: True
     always: Fault | None = None
     token: str = ""
+    muted: Callable[[web.Request], bool] = lambda request: False
     seen: list[str] = field(default_factory=list)
+    streams: list[web.Request] = field(default_factory=list)
+
+    def cut_streams(self) -> None:
+        """Break the watches that are open."""
+        for http in self.streams:
+            if http.transport is not None:
+                http.transport.abort()
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """One request."""
@@ -63,23 +77,26 @@ class Proxy:
         return _status(fault.status, "ByTest", fault.retry_after)
 
     async def _forward(self, http: web.Request, fault: Fault | None) -> web.StreamResponse:
-        names = ("Content-Type", "Accept", "User-Agent")
+        names = ("Content-Type", "Accept", "User-Agent", "Authorization")
         headers = {name: http.headers[name] for name in names if name in http.headers}
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-            body = await http.read()
-            async with session.request(
-                http.method, self.upstream + http.path_qs, data=body or None, headers=headers
-            ) as answer:
-                if fault is not None and fault.lost:
-                    await answer.read()
-                    await _hang_up(http)
-                response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
-                await response.prepare(http)
+        body, url = await http.read(), self.upstream + http.path_qs
+        async with self.session.request(http.method, url, data=body or None, headers=headers) as answer:
+            if fault is not None and fault.lost:
+                await answer.read()
+                await _hang_up(http)
+            response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+            await response.prepare(http)
+            if "watch" in http.query:
+                self.streams.append(http)
+            try:
                 async for chunk in answer.content.iter_any():
                     if fault is not None and fault.cut:
                         await response.write(chunk[: len(chunk) // 2])
                         await _hang_up(http)
-                    await response.write(chunk)
+                    if not self.muted(http):
+                        await response.write(chunk)
+            finally:
+                self.streams = [other for other in self.streams if other is not http]
         return response
 
 
@@ -99,8 +116,18 @@ def _status(status: int, reason: str, retry_after: str) -> web.Response:
 @asynccontextmanager
 async def misbehaving() -> AsyncIterator[Proxy]:
     """An embedded API server behind a proxy."""
-    async with ApiServer() as server:
-        proxy = Proxy(server.url)
+    async with ApiServer() as server, before(server.url) as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def before(upstream: str, ca_file: Path | None = None) -> AsyncIterator[Proxy]:
+    """A proxy before an API server. It speaks plain HTTP, whatever is behind it."""
+    context = ssl.create_default_context(cafile=ca_file) if upstream.startswith("https") else None
+    connector = aiohttp.TCPConnector(ssl=context or True, limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        proxy = Proxy(upstream, session)
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", proxy.handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)

@@ -16,6 +16,7 @@ from policies.manual import Held, Ours, Seen, manual_hold
 from policies.model import ROLES, Code, Missing, Pair, Role
 from policies.ratio import keep_ratio
 from policies.stabilise import stabilise
+from policies.unread import keep_unread
 
 small = st.integers(0, 12)
 pairs = st.builds(Pair, small, small)
@@ -163,6 +164,23 @@ def test_growth_is_clamped_to_what_fits(fit: int | Missing, expected: int, codes
 
 def test_a_shrink_needs_no_room() -> None:
     assert clamp_to_fit(Role.PREFILL, 4, 2, 0, "") == (2, ())
+
+
+@pytest.mark.parametrize(
+    ("proposal", "current", "expected"),
+    [
+        pytest.param(Pair(2, 1), Pair(2, 8), Pair(2, 4), id="kept beside what is needed"),
+        pytest.param(Pair(2, 7), Pair(2, 8), Pair(2, 8), id="never above what is there"),
+        pytest.param(Pair(3, 9), Pair(2, 8), Pair(3, 9), id="no help on the way up"),
+        pytest.param(Pair(1, 8), Pair(4, 8), Pair(1, 8), id="the partner's are no reason"),
+    ],
+)
+def test_unread_groups_are_full_on_the_way_down(proposal: Pair, current: Pair, expected: Pair) -> None:
+    target, why = keep_unread(proposal, current, {Role.DECODE: ("decode-5", "decode-6", "decode-7")})
+    assert target == expected
+    assert [(r.code, r.detail["named"]) for r in why] == (
+        [(Code.UNREAD_IS_FULL, "decode-5, decode-6, decode-7")] if target != proposal else []
+    )
 
 
 def seen(**changes: object) -> Seen:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from array import array
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 
 import pytest
 
-from roleratio.records import FleetSample, Outcome, RequestRecord, Run, ScaleEvent, SloTargets, Span
+from roleratio.records import FleetSample, Outcome, RequestRecord, Restart, Run, ScaleEvent, SloTargets, Span
 from roleratio.report import charts, numbers, page
 
 SLO = SloTargets(ttft_ms=1000, itl_ms=50)
@@ -179,6 +180,13 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert "cut &lt;b&gt;" in html
     assert "kubectl" in html
     assert not re.search(r"\bnan\b|\binf\b|None", html)
+
+
+def test_parts_that_were_restarted_are_told_with_their_time() -> None:
+    run = replace(RUN, restarts=(Restart(75.26, "controller ended by signal 9, restarted"),))
+    summary = numbers.summary(run)
+    assert summary["restarts"] == [{"t_s": 75.26, "what": "controller ended by signal 9, restarted"}]
+    assert "<p>1:15 controller ended by signal 9, restarted</p>" in page.render(run, summary, "")
 
 
 def test_a_run_without_any_request_served_still_has_a_page() -> None:

@@ -20,7 +20,7 @@ from tests.apiserver.habits.things import (
     podgroup,
 )
 
-_TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
+TABLE_ACCEPTED = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
 
 
 def _select(name: str, **query: str) -> Call:
@@ -108,14 +108,14 @@ WATCH = (
     Call("initial-without-match", "WATCH", LEASES, query={"sendInitialEvents": "true"}, events=1),
     Call("version-form", "WATCH", LEASES, query={"resourceVersion": "x"}, events=1),
     Call("selector-form", "WATCH", LEASES, query={"labelSelector": "a==="}, events=1),
-    Call("table", "WATCH", LEASES, query=_SINCE, headers=_TABLE, events=2),
+    Call("table", "WATCH", LEASES, query=_SINCE, headers=TABLE_ACCEPTED, events=2),
     Call("lws", "POST", LWSES, lws("l")),
     Call("watch-lws", "WATCH", LWSES, query={}, events=1),
 )
 
 
 def _printed(name: str, path: str, **query: str) -> Call:
-    return Call(name, "GET", path, query=query, headers=_TABLE)
+    return Call(name, "GET", path, query=query, headers=TABLE_ACCEPTED)
 
 
 def _gang(status: str) -> tuple[Call, ...]:

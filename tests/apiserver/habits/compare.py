@@ -20,7 +20,7 @@ from tests.apiserver.habits.play import Answer, at
 
 ABSENT = "(absent)"
 # A cluster's own controllers write to objects of all other kinds.
-_QUIET = ("Pod", "Lease", "LeaderWorkerSet", "Event", "Service")
+_QUIET = ("Pod", "Lease", "LeaderWorkerSet", "Event", "Service", "RoleRatioAutoscaler")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?P<fraction>\.\d+)?Z")
 _AGE = re.compile(r"(?:\d+[smhdy])+\Z")
 _NAMED = {"resources": "name", "groups": "name", "versions": "version", "conditions": "type"}

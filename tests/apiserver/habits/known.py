@@ -76,7 +76,7 @@ ADDED = (
     Known("what is deleted at once is shown as deleted", ("body.metadata.deletionTimestamp",)),
     Known("columns are described", ("**.columnDefinitions.*.description",)),
     Known("a Table of a finished pod says so a second time", ("body.rows.*.conditions",)),
-    Known("a Table of one object has its version", ("body.metadata",), ("table/*",)),
+    Known("a Table of one object has its version", ("body.metadata",), ("table/*", "rra-table/one")),
     Known("other kinds, groups and versions are served", ("body.resources.*", "body.groups.**", "body.versions.*")),
     Known("for clients that compare storage", ("body.resources.*.storageVersionHash",)),
     Known("about how it was built, and where it is", ("body.*",), ("discovery/version", "discovery/api")),
@@ -127,7 +127,7 @@ KNOWN = (
     Known(
         "fields that a kind does not have are kept here",
         ("code", "body.spec.colour"),
-        ("invalid/strict", "invalid/lenient"),
+        ("invalid/strict", "invalid/lenient", "rra-refused/strict"),
     ),
     Known(
         "nobody narrows the nodes of a gated pod here",
@@ -144,6 +144,8 @@ KNOWN = (
             "invalid/label-value",
             "immutable/policy",
             "immutable/podgroup-priority",
+            "rra-refused/bounds",
+            "rra-refused/update-bounds",
         ),
     ),
     Known(
@@ -160,6 +162,8 @@ KNOWN = (
     Known("answers are JSON only here", ("body",), ("list/protobuf",)),
     Known("says that the old one is still leaving", ("body.message",), ("finalizers/same-name",)),
     Known("a path without an API is answered in words, not as a Status", ("body",), ("list/no-group", "list/no-path")),
+    Known("a custom kind has no such door; there the object is said to be missing", ("body.**",), ("rra/no-scale",)),
+    Known("an object without a spec cannot be read there", ("code",), ("rra-refused/no-spec",)),
     Known(
         "the last version of what goes with its last finalizer",
         ("body.metadata.resourceVersion",),
@@ -179,11 +183,10 @@ KNOWN = (
     Known("roles come from labels that no node here has", ("body.rows.*.cells.*",), ("table/node*",)),
     Known(
         "columns of custom kinds are typed, and absent numbers empty",
-        ("body.columnDefinitions.*.type", "**.cells.*"),
-        ("table/lws-*",),
+        ("**.columnDefinitions.*.type", "**.cells.*"),
+        ("table/lws-*", "rra-table/*"),
     ),
     Known("namespaces are not deleted together", ("body.resources.namespaces.verbs",), ("discovery/*",)),
     Known("the newest version that is served is preferred", ("body.**preferredVersion.*",), ("discovery/**",)),
-    Known("the CRD of RoleRatioAutoscaler is not installed for this test", ("body.groups.roleratio.dev",)),
     Known("who this server is", ("body.gitVersion",), ("discovery/version",)),
 )

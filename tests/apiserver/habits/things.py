@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubeapi.kinds import DEPLOYMENT, EVENT, LEASE, LWS, NAMESPACE, NODE, POD, PODGROUP, REPLICASET, SERVICE, Kind
+from kubeapi.kinds import DEPLOYMENT, EVENT, LEASE, LWS, NAMESPACE, NODE, POD, PODGROUP, REPLICASET, RRA, SERVICE, Kind
 from tests.apiserver.habits.play import Call
 
 Object = dict[str, Any]
@@ -16,6 +16,7 @@ REPLICASETS = REPLICASET.path("$ns")
 LWSES = LWS.path("$ns")
 PODGROUPS = PODGROUP.path("$ns")
 SERVICES = SERVICE.path("$ns")
+RRAS = RRA.path("$ns")
 EVENTS = EVENT.path("$ns")
 NODES = NODE.path()
 
@@ -61,6 +62,11 @@ def lws(name: str, spec: Object | None = None, **meta: Any) -> Object:
 def podgroup(name: str, spec: Object | None = None, **meta: Any) -> Object:
     """A gang of two."""
     return named(PODGROUP, name, {"schedulingPolicy": {"gang": {"minCount": 2}}} | (spec or {}), **meta)
+
+
+def rra(name: str, spec: Object | None = None, **meta: Any) -> Object:
+    """A service to scale; all else by default."""
+    return named(RRA, name, {"service": "chat", "profile": "p", "gpuBudget": 4} | (spec or {}), **meta)
 
 
 def lease(name: str, spec: Object | None = None, **meta: Any) -> Object:

@@ -1,0 +1,214 @@
+"""Flows: cumulative counts of many processes become sums per origin that no restart, gap or absence bends.
+
+Rules:
+1. A counter that falls was reset: what it shows now came since. Each counter of each source is looked at by itself.
+2. A source unseen for longer than `stale_after_s`, and one that was there before us, only gives a new baseline; a pod
+   that has just become ready counts from zero.
+3. A count that a source gives for the first time began at zero: engines show many families only after their first
+   request. A count that is not given for a while keeps its last value.
+4. What a worker has accepted is what it finished, runs and holds in queues: completions alone would hide saturation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from autoscaler.core import histogram
+from autoscaler.model import (
+    Count,
+    Counts,
+    Histogram,
+    LatencyTotals,
+    Number,
+    Origin,
+    RouterSample,
+    Source,
+    State,
+    Totals,
+    WorkerSample,
+)
+from policies.model import Code, Missing, Reason, Role, Stage
+
+HISTORY_S = 300.0
+LATENCY_SPACING_S = 5.0
+LATENCY_WINDOW_S = 30.0
+FORGET_SOURCE_S = 600.0
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A fresh sample as a source. `signed`: counts that may fall without a reset, as requests in flight do.
+
+    `counted`: whether it is a source of its own; a rank that idles beside its leader is only remembered.
+    """
+
+    origin: Origin
+    source: Source
+    start_s: float
+    ready_s: float
+    signed: frozenset[Count] = frozenset({"served"})
+    counted: bool = True
+
+
+def of_router(sample: RouterSample) -> Reading:
+    """What a router, gateway or frontend has counted."""
+    in_flight = sample.in_flight if isinstance(sample.in_flight, Missing) else sum(sample.in_flight.values())
+    ended = _sum(sample.finished, sample.failed) if not isinstance(sample.failed, Missing) else sample.finished
+    at_end = sample.tokens_at == "end"
+    decoding = {} if at_end or isinstance(sample.in_flight, Missing) else sample.in_flight
+    given: dict[Count, Number] = {
+        "arrivals": _either(sample.arrivals, _sum(ended, in_flight)),
+        "prompt_tokens" if at_end else "offered_tokens": sample.prompt_tokens,
+        "generation_tokens": sample.generation_tokens,
+        "finished": sample.finished,
+        "served": _sum(sample.finished, decoding.get("decode", 0.0) / 2),
+    }
+    if at_end:
+        given["prompts"] = sample.prompts
+    source = Source(sample.uid, sample.at_s, _given(given), sample.ttft, sample.itl)
+    return Reading("router", source, sample.start_s, sample.ready_s, _signed(sample.arrivals))
+
+
+def of_worker(sample: WorkerSample, counted: bool) -> Reading:
+    """What a worker has counted: TTFT is taken from prefill and ITL from decode, since the other's is another thing."""
+    prefill = sample.role is Role.PREFILL
+    given: dict[Count, Number] = {
+        "arrivals": _either(sample.arrivals, _sum(sample.finished, sample.in_flight)),
+        "prompt_tokens": sample.prompt_tokens,
+        "prompts": sample.prompts,
+        "generation_tokens": sample.generation_tokens,
+        "finished": sample.finished,
+        "served": _sum(sample.finished, 0.0 if isinstance(sample.running, Missing) else sample.running / 2),
+    }
+    source = Source(
+        uid=sample.uid,
+        at_s=sample.at_s,
+        counts=_given(given),
+        ttft=sample.ttft if prefill else Missing("decode workers do not see TTFT"),
+        itl=Missing("prefill workers do not see ITL") if prefill else sample.itl,
+    )
+    origin: Origin = "prefill" if prefill else "decode"
+    return Reading(origin, source, sample.start_s, sample.ready_s, _signed(sample.arrivals), counted)
+
+
+def _signed(arrivals: Number) -> frozenset[Count]:
+    return frozenset(("served", "arrivals")) if isinstance(arrivals, Missing) else frozenset(("served",))
+
+
+def accumulate(state: State, readings: Sequence[Reading], now_s: float, stale_s: float) -> tuple[State, list[Reason]]:
+    """Add what came since each source was last seen. Linear in the readings."""
+    before = {source.uid: source for source in state.sources}
+    sums: dict[Origin, dict[Count, float]] = {origin: dict(state.sums.get(origin, {})) for origin in ORIGINS}
+    given: dict[Origin, set[Count]] = {origin: set() for origin in ORIGINS}
+    why: list[Reason] = []
+    for reading in readings:
+        if not reading.counted:
+            continue
+        origin = reading.origin
+        given[origin].update(reading.source.counts)
+        for count, more in _increases(state, reading, before.get(reading.source.uid), stale_s, why).items():
+            sums[origin][count] = sums[origin].get(count, 0.0) + more
+    if not given_any(readings):
+        return state, why
+    latencies = _latencies(state, readings, before, now_s, stale_s)
+    sources = before | {
+        reading.source.uid: _kept(before.get(reading.source.uid), reading.source) for reading in readings
+    }
+    entry = Totals(now_s, {origin: {key: sums[origin][key] for key in sorted(given[origin])} for origin in ORIGINS})
+    state = replace(
+        state,
+        sources=tuple(source for source in sources.values() if now_s - source.at_s < FORGET_SOURCE_S),
+        sums=sums,
+        totals=(*(old for old in state.totals if old.at_s >= now_s - HISTORY_S), entry),
+    )
+    return _keep_latencies(state, latencies), why
+
+
+def given_any(readings: Iterable[Reading]) -> bool:
+    """Whether there is any source."""
+    return any(reading.counted for reading in readings)
+
+
+def _increases(
+    state: State, reading: Reading, before: Source | None, stale_s: float, why: list[Reason]
+) -> dict[Count, float]:
+    """What each count of a source has grown by; 0 where this is the first look at it."""
+    now = reading.source.counts
+    if not _goes_on(state, reading, before, stale_s):
+        return dict.fromkeys(now, 0.0)
+    then: Mapping[Count, float] = before.counts if before else {}
+    reset = {count for count, value in now.items() if count not in reading.signed and value < then.get(count, 0.0)}
+    for count in sorted(reset):
+        detail = {"source": reading.source.uid, "counter": count}
+        why.append(Reason(Stage.OBSERVE, Code.COUNTER_RESET, None, detail))
+    if "finished" in reset:
+        reset |= reading.signed
+    return {count: value - (0.0 if count in reset else then.get(count, 0.0)) for count, value in now.items()}
+
+
+def _goes_on(state: State, reading: Reading, before: Source | None, stale_s: float) -> bool:
+    """Whether all that a source has counted since `before` (since its start, if that is None) came under our eyes."""
+    if before is not None:
+        return reading.source.at_s - before.at_s <= stale_s
+    began_s = state.started_s
+    return began_s is not None and reading.start_s > began_s and reading.source.at_s - reading.ready_s <= stale_s
+
+
+def _kept(before: Source | None, now: Source) -> Source:
+    if before is None:
+        return now
+    return replace(
+        now,
+        counts={**before.counts, **now.counts},
+        ttft=before.ttft if isinstance(now.ttft, Missing) else now.ttft,
+        itl=before.itl if isinstance(now.itl, Missing) else now.itl,
+    )
+
+
+def _latencies(
+    state: State, readings: Sequence[Reading], before: Mapping[str, Source], now_s: float, stale_s: float
+) -> LatencyTotals:
+    """What users saw, where a router says it; else what workers say."""
+    last = state.latencies[-1] if state.latencies else LatencyTotals(now_s, histogram.NO_TRAFFIC, histogram.NO_TRAFFIC)
+    totals: dict[str, Histogram | Missing] = {"ttft": last.ttft, "itl": last.itl}
+    for name in totals:
+        routed = seen_by_router(readings, name)
+        for reading in readings:
+            now: Histogram | Missing = getattr(reading.source, name)
+            source = before.get(reading.source.uid)
+            if not reading.counted or routed != (reading.origin == "router"):
+                continue
+            if _goes_on(state, reading, source, stale_s):
+                then = getattr(source, name) if source else None
+                totals[name] = histogram.add(totals[name], histogram.increase(then, now))
+    return LatencyTotals(now_s, totals["ttft"], totals["itl"])
+
+
+def seen_by_router(readings: Iterable[Reading], name: str) -> bool:
+    """Whether a router gives the histogram `name` (ttft or itl)."""
+    return any(r.origin == "router" and isinstance(getattr(r.source, name), Histogram) for r in readings)
+
+
+def _keep_latencies(state: State, latest: LatencyTotals) -> State:
+    """The newest entry is always the running total; older ones are spaced, since each holds whole histograms."""
+    older = list(state.latencies)
+    if len(older) >= 2 and older[-1].at_s - older[-2].at_s < LATENCY_SPACING_S:
+        older.pop()
+    kept = [entry for entry in older if entry.at_s >= latest.at_s - LATENCY_WINDOW_S - LATENCY_SPACING_S]
+    return replace(state, latencies=(*kept, latest))
+
+
+def _given(values: Mapping[Count, Number]) -> Counts:
+    return {count: value for count, value in values.items() if not isinstance(value, Missing)}
+
+
+def _sum(*values: Number) -> Number:
+    lacking = next((value for value in values if isinstance(value, Missing)), None)
+    return lacking or sum(value for value in values if not isinstance(value, Missing))
+
+
+def _either(first: Number, second: Number) -> Number:
+    return second if isinstance(first, Missing) else first
