@@ -24,6 +24,10 @@ ACCEPT = "text/plain;version=0.0.4"
 """The plain format, in which names stand as the engines document them."""
 
 
+class Unread(Exception):
+    """A page that could not be had; one line that says why."""
+
+
 class Scraper:
     """Reads metrics pages, of `model` only where one is named. Needs a running event loop; `close()` when done."""
 
@@ -36,9 +40,7 @@ class Scraper:
     async def read(self, targets: Sequence[ScrapeTarget], now_s: float, service: str) -> Samples:
         """One sample or one reason from each target. Takes as long as the slowest, at most the time limit."""
         if self._session is None:
-            # The identity encoding keeps the size limit honest; without a connection limit no pod waits for another.
-            headers = {"Accept-Encoding": "identity", "Accept": ACCEPT}
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers)
+            self._session = _session()
         session = self._session
         readings = await asyncio.gather(*(self._one(session, target, now_s) for target in targets))
         return self._joiner.samples(dict(zip(targets, readings, strict=True)), service)
@@ -51,17 +53,12 @@ class Scraper:
 
     async def _one(self, session: aiohttp.ClientSession, target: ScrapeTarget, now_s: float) -> Reading:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                text, content_type = await _fetch(session, target.url)
+            text, content_type = await _answer(session, target.url, self._timeout_s)
             return Read(await self._understood(text, content_type), now_s)
-        except TimeoutError:
-            return f"no answer within {self._timeout_s:g} s"
+        except Unread as error:
+            return str(error)
         except PageError as error:
             return f"page {error}"
-        except aiohttp.ClientConnectorError as error:
-            return f"cannot connect: {os.strerror(error.os_error.errno or 0)}"
-        except (aiohttp.ClientError, OSError) as error:
-            return f"{type(error).__name__}: {_one_line(error)}"
 
     async def _understood(self, text: str, content_type: str) -> Page:
         async with self._turn:
@@ -70,16 +67,40 @@ class Scraper:
             return page
 
 
+async def fetch_page(url: str, timeout_s: float) -> tuple[str, str]:
+    """One page as the scraper asks for it, and its content type. Raises Unread."""
+    async with _session() as session:
+        return await _answer(session, url, timeout_s)
+
+
+def _session() -> aiohttp.ClientSession:
+    # The identity encoding keeps the size limit honest; without a connection limit no pod waits for another.
+    headers = {"Accept-Encoding": "identity", "Accept": ACCEPT}
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers)
+
+
+async def _answer(session: aiohttp.ClientSession, url: str, timeout_s: float) -> tuple[str, str]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _fetch(session, url)
+    except TimeoutError as error:
+        raise Unread(f"no answer within {timeout_s:g} s") from error
+    except aiohttp.ClientConnectorError as error:
+        raise Unread(f"cannot connect: {os.strerror(error.os_error.errno or 0)}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unread(f"{type(error).__name__}: {_one_line(error)}") from error
+
+
 async def _fetch(session: aiohttp.ClientSession, url: str) -> tuple[str, str]:
     """The body of a page, and its content type."""
     async with session.get(url) as response:
         if response.status != 200:
-            raise PageError(f"was not served: HTTP {response.status}")
+            raise Unread(f"page was not served: HTTP {response.status}")
         body = bytearray()
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > MAX_PAGE_BYTES:
-                raise PageError(f"is larger than {MAX_PAGE_BYTES // 1024**2} MiB")
+                raise Unread(f"page is larger than {MAX_PAGE_BYTES // 1024**2} MiB")
         return body.decode("utf-8", errors="replace"), response.content_type
 
 

@@ -21,7 +21,7 @@ from autoscaler.drivers.cluster import Cluster
 from autoscaler.drivers.replay import resume
 from autoscaler.drivers.service import Edges, Service
 from autoscaler.drivers.terms import LEASE_NAME, candidacy, run_terms, standing
-from autoscaler.model import Decision, Demand, Observation, State
+from autoscaler.model import Decision, Observation, State
 from autoscaler.settings import Settings
 from kubeapi import names
 from kubeapi.client import KubeClient
@@ -103,7 +103,7 @@ async def _loop(service: Service, stop: asyncio.Event, once: bool, on_tick: OnTi
         observation, decision = await service.step(time.time())
         if on_tick:
             on_tick(observation, decision)
-        if once and (isinstance(decision.signals.demand, Demand) or loop.time() > patience_s):
+        if once and (decision.signals.demand.known or loop.time() > patience_s):
             return
         due_s = max(due_s + period_s, loop.time())
         with suppress(TimeoutError):

@@ -12,7 +12,7 @@ import pytest
 
 from autoscaler.adapters.rra import SETTLE_S, refusal, settings_of, status_of, switched_off, write_status
 from autoscaler.errors import UserError
-from autoscaler.model import Fleet
+from autoscaler.model import Fleet, Forecast
 from autoscaler.settings import Settings, Spec
 from kubeapi.client import KubeClient, Object
 from kubeapi.errors import Invalid
@@ -127,7 +127,7 @@ STATUSES: Mapping[str, Callable[[Settings], Object]] = {
     "blind": lambda settings: status_of(
         settings,
         replace(an_observation(), fleet=Fleet(Missing("no workload"), Missing("no workload"))),
-        replace(a_decision(None, None, ()), forecast=None),
+        replace(a_decision(None, None, ()), forecast=Forecast(Missing("no workload"), Missing("no workload"))),
         None,
         NOW_S,
         1,

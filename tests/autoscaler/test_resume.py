@@ -10,7 +10,7 @@ import pytest
 from autoscaler.adapters.journal import JournalWriter
 from autoscaler.core import tick
 from autoscaler.drivers.replay import replay, resume
-from autoscaler.model import Decision, Demand, Observation, RoleFleet, State, Target
+from autoscaler.model import Decision, Observation, RoleFleet, State, Target
 from perfmodel.profile import load_profile
 from policies.model import Pair
 from tests.autoscaler.pages import observations, settings
@@ -41,7 +41,7 @@ def test_the_next_process_decides_what_the_first_one_would_have(tmp_path: Path) 
     before = run(path, State(), SEEN[:KILLED_AFTER])
     after = run(path, resume(path, SETTINGS, SEEN[KILLED_AFTER].now_s), SEEN[KILLED_AFTER:])
     assert [*before, *after] == undisturbed
-    assert isinstance(after[0].signals.demand, Demand)
+    assert after[0].signals.demand.known
     assert [replay(tmp_path / name).first_difference for name in ("j.jsonl", "j.jsonl.1")] == [None, None]
 
 
@@ -121,7 +121,7 @@ def test_without_a_journal_the_second_tick_of_the_default_period_decides_again()
     second = tick(first.state, seen[lost_at + 1], chosen, PROFILE)
     assert first.target is not None
     assert (first.step, first.target.groups) == (None, held(seen[lost_at]))
-    assert isinstance(second.signals.demand, Demand)
+    assert second.signals.demand.known
     assert second.target is not None
     assert second.target.groups == targets[lost_at + 1].groups
 

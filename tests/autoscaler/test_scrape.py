@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from autoscaler.adapters import scrape
-from autoscaler.adapters.scrape import Scraper, ScrapeTarget
+from autoscaler.adapters.join import ScrapeTarget
+from autoscaler.adapters.scrape import Scraper
 from autoscaler.model import Samples
 from policies.model import Role
 from tests.autoscaler.pages import ROUTER, SERVICE, WORKER, server, text
