@@ -118,23 +118,19 @@ def schema_of(model: type[BaseModel]) -> Schema:
     return _structural(whole, whole.get("$defs", {}), model.__name__)
 
 
-def lacking(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """What our schema has and a served one has not, as paths of fields; of values `path=value`. Linear.
+def lacking(crd: Mapping[str, Any]) -> tuple[str, ...]:
+    """What our CRD has and one in a cluster has not, as paths of fields; of values `path=value`. Linear.
 
-    `document` is the OpenAPI document of the group and version, as an API server publishes it; of one that says
-    nothing of our kind nothing is claimed.
+    Of one that does not serve our version nothing is claimed: its objects cannot be read at all.
     """
-    gvk = {"group": RRA.group, "version": RRA.version, "kind": RRA.kind}
-    schemas = document.get("components", {}).get("schemas", {}).values()
-    found = (one for one in schemas if gvk in one.get("x-kubernetes-group-version-kind", ()))
-    served: Schema | None = next(found, None)
-    if served is None:
+    versions = {version["name"]: version for version in crd["spec"]["versions"] if version.get("served")}
+    found = versions.get(RRA.version)
+    if found is None:
         return ()
+    served = found.get("schema", {}).get("openAPIV3Schema", {}).get("properties", {})
     ours = _version()["schema"]["openAPIV3Schema"]["properties"]
-    parts = ((part, ours[part], served.get("properties", {}).get(part, {})) for part in ("spec", "status"))
-    fields = [path for part, wanted, found in parts for path in _lacking(part, wanted, found)]
-    told = any(path.endswith("/{name}/status") for path in document.get("paths", ()))
-    return tuple(fields) if told else (STATUS, *fields)
+    fields = [path for part in ("spec", "status") for path in _lacking(part, ours[part], served.get(part, {}))]
+    return tuple(fields) if "status" in found.get("subresources", {}) else (STATUS, *fields)
 
 
 def _lacking(path: str, ours: Schema, served: Schema) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What an API server serves: why a kind is not there, and the schema of one that is.
+"""What an API server serves instead of a kind that is not there.
 
 Rule: a message to people is made of what is known; a question that goes unanswered makes it shorter, never an error.
 """
@@ -6,7 +6,7 @@ Rule: a message to people is made of what is known; a question that goes unanswe
 from __future__ import annotations
 
 from kubeapi.client import KubeClient, Object
-from kubeapi.errors import ApiError, Forbidden, NotFound
+from kubeapi.errors import ApiError
 from kubeapi.kinds import Kind
 
 
@@ -21,17 +21,6 @@ async def why_not_served(client: KubeClient, kind: Kind) -> str:
     served = [version for version in others if await _has(client, kind, version)]
     instead = f", which serves {' and '.join(served)}" if served else ""
     return f"{kind.title} is not served{by}{instead}"
-
-
-async def published_schema(client: KubeClient, kind: Kind) -> Object | None:
-    """The OpenAPI document of a kind's group and version, or None: not published, or not for us to read.
-
-    Raises ApiError for a server that does not say.
-    """
-    try:
-        return await client.read(f"/openapi/v3/apis/{kind.api_version}")
-    except (NotFound, Forbidden):
-        return None
 
 
 async def _has(client: KubeClient, kind: Kind, version: str) -> bool:

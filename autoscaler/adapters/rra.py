@@ -114,23 +114,25 @@ def _without_decision(report: Report, reason: Reason, previous: Mapping[str, Any
     return _told(report, conditions((reason,), looked=False), previous, now_s)
 
 
-async def write_status(client: KubeClient, obj: Mapping[str, Any], status: Object) -> bool:
-    """Write a status that differs from the object's; whether it did. Raises ApiError.
+async def write_status(client: KubeClient, obj: Mapping[str, Any], status: Object) -> Object | None:
+    """Write a status that differs from the object's; what the server stored of it, or None. Raises ApiError.
 
     A version that has moved on is left alone: whoever sees the new one tells anew.
     """
     if obj.get("status") == status:
-        return False
+        return None
     meta = obj["metadata"]
     body: list[Object] = [
         {"op": "replace", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
         {"op": "add", "path": "/status", "value": status},
     ]
     try:
-        await client.patch(kinds.RRA, meta["name"], meta["namespace"], body, patch_type="json", subresource="status")
+        made = await client.patch(
+            kinds.RRA, meta["name"], meta["namespace"], body, patch_type="json", subresource="status"
+        )
     except Conflict:
-        return False
-    return True
+        return None
+    return dict(made.get("status") or {})
 
 
 def _role(role: Role, seen: Observation, decision: Decision) -> RoleReport:

@@ -30,6 +30,8 @@ class Another:
         self._ours: list[Object | None] = []
         self._unsure: list[Object | None] = []
         self._seen_s = -math.inf
+        self._sent: Object | None = None
+        self._stored: Object | None = None
 
     def look(self, obj: Object, now_s: float) -> tuple[Reason, ...]:
         """Look at the object as the watch shows it now, which may be older than our last write."""
@@ -43,13 +45,20 @@ class Another:
             return ()
         return (Reason(Stage.OBSERVE, Code.ANOTHER_CONTROLLER, None, {"why": _WHY}),)
 
-    def wrote(self, status: Object, came_about: bool | None) -> None:
-        """We have written it; None: the answer got lost, and it will be seen."""
-        if came_about:
-            # The watch may still show what was found before.
-            self._ours, self._unsure = [*self._ours, status][-REMEMBERED:], []
-        elif came_about is None:
-            self._unsure = [*self._unsure, status][-REMEMBERED:]
+    def wrote(self, status: Object, stored: Object) -> None:
+        """We have written it, and that is what the server stored of it: an older CRD drops what it does not know."""
+        # The watch may still show what was found before.
+        self._ours, self._unsure = [*self._ours, stored][-REMEMBERED:], []
+        self._sent, self._stored = status, stored
+
+    def lost(self, status: Object) -> None:
+        """We have written it, and the answer got lost: it may be seen."""
+        self._unsure = [*self._unsure, status][-REMEMBERED:]
+
+    def told(self, obj: Object) -> Object | None:
+        """The status as it was written, where the object shows what the server stored of it; else the object's own."""
+        status: Object | None = obj.get("status")
+        return self._sent if status == self._stored else status
 
 
 def _writer(obj: Object) -> str:

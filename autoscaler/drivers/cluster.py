@@ -31,14 +31,17 @@ class Cluster:
         self._caches = {kind: Cache(client, kind, quiet_s=quiet_s) for kind in (*WATCHED, *extra)}
         self._tasks: list[asyncio.Task[None]] = []
         self._client = client
-        self.served = Served(client, self._has_no_podgroups, kinds.RRA in extra)
+        ours = f"metadata.name={kinds.RRA.plural}.{kinds.RRA.group}"
+        self._crd = Cache(client, kinds.CRD, field_selector=ours, quiet_s=quiet_s) if kinds.RRA in extra else None
+        self.served = Served(client, self._has_no_podgroups, self._crd_seen)
 
     async def start(self, timeout_s: float = 15.0) -> None:
         """Wait until every kind has been listed once.
 
         Raises the ApiError that stands in the way, UserError for a server without our CRD.
         """
-        self._tasks = [asyncio.create_task(cache.run()) for cache in self._caches.values()]
+        caches = [*self._caches.values(), *([self._crd] if self._crd else [])]
+        self._tasks = [asyncio.create_task(cache.run()) for cache in caches]
         deadline = asyncio.get_running_loop().time() + timeout_s
         while waiting := [kind for kind, cache in self._caches.items() if not self._settled(kind, cache)]:
             error = self._caches[waiting[0]].error
@@ -95,6 +98,10 @@ class Cluster:
         crd = self.served.problem()
         listed = [f"not listed yet: {', '.join(unseen)}"] if unseen else []
         return "; ".join([*stale, *listed, *([crd] if crd else [])])
+
+    def _crd_seen(self) -> Object | None:
+        """Our CRD, if there is one and we may see it."""
+        return next(iter(self._crd.items.values()), None) if self._crd and not self._crd.error else None
 
     def _has_no_podgroups(self) -> bool:
         """Raises the ApiError that keeps us from knowing; what we may not list is there."""

@@ -22,7 +22,7 @@ from autoscaler.drivers.cluster import Cluster
 from autoscaler.drivers.live import stop_signal
 from autoscaler.drivers.service import Edges, Service
 from autoscaler.drivers.terms import LEASE_NAME, candidacy, run_terms, standing
-from autoscaler.drivers.trouble import Troubles
+from autoscaler.drivers.trouble import Pause, Troubles
 from autoscaler.errors import UserError
 from autoscaler.settings import Mode, Settings
 from kubeapi import kinds, names
@@ -122,6 +122,11 @@ def _allocatable(node: Object) -> Object:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A write whose answer never came."""
+
+
 class Manager:
     """All services of one cluster."""
 
@@ -130,6 +135,7 @@ class Manager:
         self._clock = clock
         self._declared: Mapping[Key, Declared] = {}
         self._loops: dict[Key, asyncio.Task[None]] = {}
+        self._pauses: dict[Key, Pause] = {}
         self._troubles = Troubles("all services")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -158,7 +164,8 @@ class Manager:
         for key in [key for key in self._loops if key not in wanted or self._loops[key].done()]:
             await self._end(key)
         for key in wanted - self._loops.keys():
-            self._loops[key] = asyncio.create_task(self._follow(key))
+            if key not in self._pauses or self._pauses[key].is_over():
+                self._loops[key] = asyncio.create_task(self._follow(key))
         for key in self._declared.keys() - wanted:
             await self._decline(self._declared[key])
 
@@ -166,7 +173,8 @@ class Manager:
         task = self._loops.pop(key)
         if task.done() and not task.cancelled() and task.exception():
             # A bug in one service's decision must not end the others: it is told, and the loop starts anew.
-            log.error("the loop of %s/%s failed and starts anew", *key, exc_info=task.exception())
+            wait_s = self._pauses.setdefault(key, Pause()).begin()
+            log.error("the loop of %s/%s failed and starts anew in %.0f s", *key, wait_s, exc_info=task.exception())
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -196,8 +204,15 @@ class Manager:
             service.about = About.of(kinds.RRA, found.obj)
             also = (*also, *another.look(found.obj, now_s))
         observation, decision = await service.step(now_s, also)
-        status = rra.status_of(service.settings, observation, decision, found.status, now_s, found.generation)
-        another.wrote(status, await self._write(found, status, service.troubles, "status"))
+        told = another.told(found.obj) if found.obj else None
+        status = rra.status_of(service.settings, observation, decision, told, now_s, found.generation)
+        if status == told:
+            return
+        stored = await self._write(found, status, service.troubles, "status")
+        if isinstance(stored, Lost):
+            another.lost(status)
+        elif stored is not None:
+            another.wrote(status, stored)
 
     async def _decline(self, found: Declared) -> None:
         """Tell an object why nothing is done for it."""
@@ -206,25 +221,26 @@ class Manager:
             status = rra.refusal(found.problems, before, now_s, found.generation, found.code)
         else:
             status = rra.switched_off(before, now_s, found.generation)
-        if found.obj and await self._write(found, status, self._troubles, f"status of {rra.title_of(found.obj)}"):
+        what = f"status of {rra.title_of(found.obj)}" if found.obj else ""
+        if found.obj and isinstance(await self._write(found, status, self._troubles, what), dict):
             text = "; ".join(found.problems) or "mode Off"
             log.warning("%s: %s", rra.title_of(found.obj), text)
             about, reason = About.of(kinds.RRA, found.obj), (found.code if found.problems else Code.SWITCHED_OFF).value
             await tell(self._edges.client, about, reason, text, now_s=now_s, warning=bool(found.problems))
 
-    async def _write(self, found: Declared, status: Object, troubles: Troubles, what: str) -> bool | None:
-        """Whether it was written; None when that is not known."""
+    async def _write(self, found: Declared, status: Object, troubles: Troubles, what: str) -> Object | Lost | None:
+        """What was stored of it: None if nothing, Lost if that is not known."""
         if found.obj is None or not self._edges.may_write() or not self._edges.cluster.served.can_be_told:
-            return False
+            return None
         try:
-            written = await rra.write_status(self._edges.client, found.obj, status)
+            stored = await rra.write_status(self._edges.client, found.obj, status)
         except (NotLeader, NotFound):
-            return False
+            return None
         except ApiError as error:
             troubles.failed(what, error, self._clock(), Code.REPORT_FAILED)
-            return None if passes(error) else False
+            return Lost() if passes(error) else None
         troubles.over(what, self._clock())
-        return written
+        return stored
 
 
 def _is_off(found: Declared) -> bool:

@@ -1,41 +1,43 @@
 """What the API server lacks of what the controller counts on: the PodGroup API, and fields of our own CRD.
 
 Rules:
-1. The CRD is compared by the OpenAPI document that the server publishes: whoever is authenticated may read it, so
-   it takes no right, and it is what the server prunes by. Where nothing is published nothing is claimed.
-2. What is lacking is looked for again soon, what is there as seldom as a watch is renewed: a document that follows
-   its CRD some seconds late is seen by then.
+1. The CRD is the one that a watch shows; where it cannot be seen nothing is claimed.
+2. Looking costs no request, but for what a server has instead of an API that has just turned out to be absent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from autoscaler.crd import STATUS, lacking
 from kubeapi import kinds
 from kubeapi.client import KubeClient
-from kubeapi.discovery import published_schema, why_not_served
+from kubeapi.discovery import why_not_served
 from kubeapi.errors import ApiError
 from policies.model import Code, Reason, Stage
 
 log = logging.getLogger("roleratio.cluster")
 
-SOON_S, SELDOM_S = 5.0, 240.0
+LOOK_S = 1.0
 NAMED = 5
 REMEDY = "kubectl apply --server-side -k manifests/overlays/dry-run (or active)"
 
 
 class Served:
     """`podgroups_absent` says whether the server has no PodGroups, or raises the ApiError that keeps it from knowing;
-    `has_crd`, whether our objects are followed.
+    `crd` gives our CRD as it is in the cluster, where that can be seen.
     """
 
-    def __init__(self, client: KubeClient, podgroups_absent: Callable[[], bool], has_crd: bool) -> None:
+    def __init__(
+        self, client: KubeClient, podgroups_absent: Callable[[], bool], crd: Callable[[], Mapping[str, Any] | None]
+    ) -> None:
         self._client = client
         self._podgroups_absent = podgroups_absent
-        self._has_crd = has_crd
+        self._crd = crd
+        self._instead = ""
         self.crd_lacks: tuple[str, ...] = ()
         self.reasons: tuple[Reason, ...] = ()
 
@@ -55,7 +57,7 @@ class Served:
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
         while True:
-            await asyncio.sleep(SOON_S if self.reasons else SELDOM_S)
+            await asyncio.sleep(LOOK_S)
             await self.look()
 
     async def look(self) -> None:
@@ -63,16 +65,17 @@ class Served:
         found = []
         try:
             absent = self._podgroups_absent()
-            document = await published_schema(self._client, kinds.RRA) if self._has_crd else None
         except ApiError:
             return
-        if self._has_crd:
-            self.crd_lacks = lacking(document) if document else ()
-            if self.crd_lacks:
-                found.append(_reason(Code.CRD_OUTDATED, self.problem()))
+        crd = self._crd()
+        self.crd_lacks = lacking(crd) if crd else ()
+        if self.crd_lacks:
+            found.append(_reason(Code.CRD_OUTDATED, self.problem()))
         if absent:
-            why = f"{await why_not_served(self._client, kinds.PODGROUP)}: minimums are left alone"
-            found.append(_reason(Code.PODGROUPS_NOT_SERVED, why))
+            self._instead = self._instead or await why_not_served(self._client, kinds.PODGROUP)
+            found.append(_reason(Code.PODGROUPS_NOT_SERVED, f"{self._instead}: minimums are left alone"))
+        else:
+            self._instead = ""
         for reason in found:
             if reason not in self.reasons:
                 log.warning("%s", reason.detail["why"])

@@ -8,15 +8,45 @@ Rules:
 from __future__ import annotations
 
 import logging
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubeapi.errors import ApiError, Forbidden
+from kubeapi.retry import Backoff
 from policies.model import Code, Reason, Role, Stage
 
 log = logging.getLogger("roleratio.controller")
 
 LASTS = 2
 """Failures in a row after which a trouble is told."""
+
+
+STEADY_S = 300.0
+"""A loop that ran for so long is as good as new."""
+
+
+class Pause:
+    """How long a loop that failed stays down: from 1 s, doubled each time, to 60 s. `clock` is monotonic."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._backoff = Backoff(1.0, 60.0)
+        self._until_s = math.inf
+
+    def begin(self) -> float:
+        """It has failed; the seconds until it may start anew."""
+        now_s = self._clock()
+        if now_s - self._until_s > STEADY_S:
+            self._backoff.reset()
+        wait_s = self._backoff.next_s()
+        self._until_s = now_s + wait_s
+        return wait_s
+
+    def is_over(self) -> bool:
+        """Whether it may start anew."""
+        return self._clock() >= self._until_s
 
 
 @dataclass(slots=True)

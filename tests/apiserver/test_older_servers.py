@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autoscaler.crd import crd, lacking
+from autoscaler.crd import crd
 from kubeapi import kinds
 from kubeapi.client import KubeClient, Object
 from kubeapi.config import load_config
@@ -28,7 +27,7 @@ from tests.apiserver.gangs import until
 from tests.apiserver.installed import Pod
 from tests.apiserver.small_service import SERVICE, Service, service_in
 from tests.controlplane import start
-from tests.controlplane.plane import ControlPlane, KubectlError
+from tests.controlplane.plane import ControlPlane
 from tests.manifests.access import ACTIVE, CONTROLLER, MANIFESTS, SCHEDULER
 from tests.shared_data import shared
 
@@ -200,18 +199,6 @@ def replace_crd(plane: ControlPlane, wanted: Object | None) -> None:
         plane.kubectl("wait", "--for=condition=Established", f"crd/{OUR_CRD}", "--timeout=30s")
 
 
-def wait_published(plane: ControlPlane, complete: bool) -> None:
-    """The document that the controller reads follows a CRD by up to some seconds."""
-    deadline_s = time.monotonic() + 40
-    while True:
-        with suppress(KubectlError):
-            document = json.loads(plane.kubectl("get", "--raw", f"/openapi/v3/apis/{kinds.RRA.api_version}"))
-            if (lacking(document) == ()) is complete:
-                return
-        assert time.monotonic() < deadline_s, "the API server does not publish the schema"
-        time.sleep(0.1)
-
-
 @pytest.fixture
 def crds(old: ControlPlane) -> Iterator[Callable[[Object | None], None]]:
     """Put another CRD, or none, in the place of ours."""
@@ -251,7 +238,6 @@ async def test_a_crd_that_lacks_fields_is_named_until_ours_is_applied(
     old: ControlPlane, crds: Replace, service: Service, processes: ExitStack, tmp_path: Path
 ) -> None:
     crds(older())
-    wait_published(old, complete=False)
     pod = started(processes, old, CONTROLLER, tmp_path)
     await until(lambda: _says(service, pod, "it lacks spec.ratioBand, spec.decode.coldStartS, status.roles.placeable"))
     await service.ask()
@@ -262,7 +248,6 @@ async def test_a_crd_that_lacks_fields_is_named_until_ours_is_applied(
     assert [event["count"] for event in await events(service, "CRDOutdated")] == [1]
 
     old.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=json.dumps(crd()))
-    wait_published(old, complete=True)
     await until(lambda: _answers(pod, "ok"))
     await until(lambda: _no_longer(service))
 
@@ -281,7 +266,6 @@ async def test_a_crd_without_status_is_named_where_it_can_be(
     old: ControlPlane, crds: Replace, service: Service, processes: ExitStack, tmp_path: Path
 ) -> None:
     crds(without_status())
-    wait_published(old, complete=False)
     pod = started(processes, old, CONTROLLER, tmp_path)
     await until(lambda: _says(service, pod, "it lacks the subresource status; apply ours"))
     await service.ask()

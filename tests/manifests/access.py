@@ -58,6 +58,7 @@ class Need:
 
 READ = "get list watch"
 LWS, LEASES = "leaderworkerset.x-k8s.io/leaderworkersets", "coordination.k8s.io/leases"
+CRDS = "apiextensions.k8s.io/customresourcedefinitions"
 PODGROUPS, RRA = "scheduling.k8s.io/podgroups", "roleratio.dev/roleratioautoscalers"
 
 NEEDS = (
@@ -66,6 +67,7 @@ NEEDS = (
     Need(CONTROLLER, READ, "apps/deployments", "roles of one pod per group, and routers"),
     Need(CONTROLLER, READ, LWS, "roles of several pods per group"),
     Need(CONTROLLER, READ, PODGROUPS, "the roles' minimums"),
+    Need(CONTROLLER, READ, CRDS, "whether our own CRD is of this version", name="roleratioautoscalers.roleratio.dev"),
     Need(CONTROLLER, READ, RRA, "what people want"),
     Need(CONTROLLER, "patch", f"{RRA}/status", "what was seen and decided, and why"),
     Need(CONTROLLER, "get create patch", "/events", "what was done, beside the workload"),
@@ -106,7 +108,7 @@ REFUSED_TO_BOTH = (
     ("create update delete deletecollection", PODGROUPS, "team-a"),
     (WRITE, RRA, "team-a"),
     ("update", f"{RRA}/status", "team-a"),
-    (WRITE, "apiextensions.k8s.io/customresourcedefinitions", ""),
+    (f"{READ} {WRITE}", CRDS, ""),
     (f"{READ} {WRITE} bind escalate", "rbac.authorization.k8s.io/clusterroles", ""),
     (f"{READ} {WRITE}", "rbac.authorization.k8s.io/clusterrolebindings", ""),
     ("create", "/serviceaccounts/token", SYSTEM),
