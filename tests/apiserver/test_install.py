@@ -245,4 +245,5 @@ async def test_active_scales_and_uninstalling_leaves_the_sizes(
 def refusals(pods: dict[str, Pod]) -> list[str]:
     """What the API server did not allow."""
     lines = [line for pod in pods.values() for line in pod.said().splitlines()]
-    return [line for line in lines if "forbidden" in line.lower()]
+    # The namespaces of tests before this one are on their way out; that 403 is of no right.
+    return [line for line in lines if "forbidden" in line.lower() and "because it is being terminated" not in line]
