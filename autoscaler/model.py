@@ -54,6 +54,7 @@ class RouterSample:
     tokens_at: TokensAt = "arrival"
     in_flight: Mapping[str, float] | Missing = field(default_factory=dict)
     engine: str = ""
+    series: int = 0
     start_s: float = 0.0
     ready_s: float = 0.0
 
@@ -92,6 +93,7 @@ class WorkerSample:
     kv_capacity_tokens: Number = Missing("the page does not say it")
     preemptions: Number = Missing("the page does not say it")
     queue_time: Histogram | Missing = Missing("the page does not say it")
+    series: int = 0
     start_s: float = 0.0
     ready_s: float = 0.0
 

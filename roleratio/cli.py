@@ -25,6 +25,7 @@ COMMANDS = {
     "scheduler": "place TP groups all or nothing, the floors of all roles first",
     "serve": "run a router, a prefill worker or a decode worker (in a pod)",
     "localcluster": "run a small Kubernetes: API server, workload controllers, node agent",
+    "doctor": "say what the controller's selectors match, what it can read, and whether it could scale",
     "metrics": "say what is understood of one metrics page, and what is not used of it",
     "crd": "print the CustomResourceDefinition of RoleRatioAutoscaler",
     "check": "say what a settings, profile, trace or journal file is, and every problem in it",

@@ -169,6 +169,7 @@ def _router(page: Page, said: Signals, target: ScrapeTarget, at_s: float) -> Rou
         tokens_at=tokens_at,
         in_flight=in_flight,
         engine=page.engine or "",
+        series=page.series,
         start_s=target.start_s,
         ready_s=target.ready_s,
     )
@@ -184,6 +185,7 @@ def _worker(page: Page, target: ScrapeTarget, at_s: float) -> WorkerSample:
         leader=target.leader,
         at_s=at_s,
         engine=page.engine or "",
+        series=page.series,
         engines=max(1, len(page.units)),
         ranks=tuple(sorted(",".join(f"{key}={value}" for key, value in unit.id.items()) for unit in page.units)),
         running=said.running,

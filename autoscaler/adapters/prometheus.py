@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from autoscaler.adapters.join import FRONTS, Joiner, Read, Reading, ScrapeTarget, page_for
@@ -24,6 +24,7 @@ from autoscaler.adapters.overrides import Told, overridden, told
 from autoscaler.adapters.pages import NAMES
 from autoscaler.adapters.pages.text import collect
 from autoscaler.adapters.promclient import PromClient, PrometheusError, short
+from autoscaler.adapters.silent import Near, near_query
 from autoscaler.adapters.sources import (
     CLUSTER,
     Source,
@@ -47,6 +48,7 @@ class _Asked:
     """The answers of one look: sources by pod, what the user's queries gave, and what failed or may be missing."""
 
     by_pod: Mapping[str, Sequence[Source]]
+    near: Near
     told: Mapping[str, Told]
     failures: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -58,7 +60,7 @@ class PrometheusReader:
     def __init__(self, metrics: MetricsSettings, namespace: str | None = None) -> None:
         self._metrics = metrics
         # Where Prometheus adds no namespace, the empty alternative still matches.
-        self._namespace = f',namespace=~"{literal(namespace)}|"' if namespace else ""
+        self._namespace, self._namespaced = namespace, f',namespace=~"{literal(namespace)}|"' if namespace else ""
         self._client = PromClient(metrics)
         self._joiner = Joiner(metrics.model)
         self._running: asyncio.Future[_Asked] | None = None
@@ -78,7 +80,7 @@ class PrometheusReader:
             current = [source for source in found if source.at_s >= target.start_s]
             if len(current) < len(found):
                 ghosts.add(target.pod)
-            readings[target] = self._reading(target, current, now_s)
+            readings[target] = self._reading(target, current, now_s) if current else asked.near.why(target.pod)
             await asyncio.sleep(0)
         silent = {target.pod for target in targets} - asked.by_pod.keys()
         samples = self._joiner.samples(overridden(readings, asked.told, now_s, silent, self._metrics.model), service)
@@ -95,8 +97,6 @@ class PrometheusReader:
 
     def _reading(self, target: ScrapeTarget, found: Sequence[Source], now_s: float) -> Reading:
         """What a pod's sources say of it: the one of its role counts, and of those the newest."""
-        if not found:
-            return f"no series of pod {target.pod}: is it scraped, and does the label pod name it?"
         clusters = sorted({source.key[CLUSTER] for source in found})
         if len(clusters) > 1:
             return f"pods of this name are in clusters {', '.join(clusters)}: give a prometheusUrl of one cluster"
@@ -126,7 +126,7 @@ class PrometheusReader:
 
     def _queries(self, targets: Sequence[ScrapeTarget], now_s: float) -> _Asked:
         pattern, addresses = siblings(targets), addresses_of(targets)
-        selector = f'pod=~"{pattern}"{self._namespace}'
+        selector = f'pod=~"{pattern}"{self._namespaced}'
         answers = [self._client.ask(query, now_s) for query in value_queries(selector)]
         try:
             found = sources((entry for answer in answers for entry in answer.series), addresses)
@@ -143,7 +143,16 @@ class PrometheusReader:
             by_pod[source.pod].append(source)
         results, failures, more = self._own_queries(now_s)
         warnings = {warning for answer in answers for warning in answer.warnings} | more
-        return _Asked(by_pod, results, failures, tuple(sorted(warnings)))
+        near = self._near({target.pod for target in targets} - by_pod.keys(), now_s)
+        return _Asked(by_pod, near, results, failures, tuple(sorted(warnings)))
+
+    def _near(self, silent: Set[str], now_s: float) -> Near:
+        """What there is instead of the series of these pods. It only explains: where it fails, it says nothing."""
+        try:
+            found = self._client.ask(near_query(silent), now_s).series if silent else ()
+            return Near(found, self._namespace)
+        except (PrometheusError, KeyError, TypeError, ValueError, IndexError, AttributeError):
+            return Near()
 
     def _own_queries(self, now_s: float) -> tuple[dict[str, Told], dict[str, str], set[str]]:
         """Results, failures and warnings of the user's queries; one that fails takes no other with it."""

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.drivers.doctor import DoctorOptions, diagnose
 from kubeapi import kinds
 from kubeapi.client import KubeClient, Object
+from kubeapi.config import load_config
 from kubeapi.errors import NotFound
 from kubeapi.kinds import Kind
 from tests.apiserver.installed import Pod
-from tests.apiserver.small_service import Service, service_in
+from tests.apiserver.small_service import SERVICE, Service, service_in
 from tests.controlplane.plane import ControlPlane
 from tests.manifests import access
 from tests.manifests.access import ACCOUNTS, ACTIVE, BASE, CONTROLLER, DRY_RUN, INSTALLS, MANIFESTS, SYSTEM, Access
@@ -221,6 +223,20 @@ async def test_a_right_that_is_missing_is_told_by_verb_and_resource(
 
         await until(it_is_told, "a condition of the rra", 60, said=pods[CONTROLLER].said)
     assert await service.sizes() == BEFORE
+
+
+@pytest.mark.parametrize("install", [DRY_RUN], indirect=True)
+async def test_the_doctor_names_the_rights_that_are_missing(
+    control_plane: ControlPlane, install: str, service: Service
+) -> None:
+    await service.ask()
+    kubeconfig = control_plane.kubeconfig_for(SYSTEM, CONTROLLER)
+    found = await diagnose(DoctorOptions(load_config(kubeconfig), f"{service.namespace}/{SERVICE}"))
+    assert len(found) == 1
+    for right in ("patch leaderworkersets/scale", "patch deployments/scale", "patch podgroups"):
+        assert any(f"may not {right} in namespace {service.namespace}" in text for text in found[0].findings)
+        assert right in found[0].cannot
+    assert "events" not in found[0].cannot
 
 
 @pytest.mark.parametrize("install", [ACTIVE], indirect=True)

@@ -99,7 +99,10 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page understood. `problem` says why `kind` is `none`. `cautions`: signal -> why it is not what it is called."""
+    """A page understood. `problem` says why `kind` is `none`. `cautions`: signal -> why it is not what it is called.
+
+    `series`: how many of the page's series have names that are read.
+    """
 
     engine: str | None
     kind: Kind
@@ -111,3 +114,4 @@ class Page:
     ignored: tuple[Ignored, ...] = ()
     cautions: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    series: int = 0

@@ -64,6 +64,7 @@ def understand(exposition: Exposition) -> Page:
         role_basis="label" if role else "behaviour" if behaved else None,
         ignored=_ignored(exposition, family, aggregator.used),
         cautions=_cautions(totals),
+        series=sum(map(len, exposition.series.values())),
     )
 
 
