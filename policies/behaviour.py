@@ -4,8 +4,8 @@ Rules:
 1. The order is HPA's: tolerance, then the stabilisation window, then the rate policies.
 2. raw <= current implies stabilised <= current, and raw >= current implies stabilised >= current, for any history.
 3. What is remembered as the history of proposals is what `tolerate` returned, as HPA does it.
-4. The size at a period's start is what was seen then, whoever changed it: a person's growth counts against the rate, too.
-   Where nothing is known from before the period (after a restart) its start is the oldest size that is known.
+4. The size at a period's start is what was seen then, whoever changed it: a person's growth counts against the rate,
+   too. Where nothing is known from before the period (after a restart) its start is the oldest size that is known.
 
 Semantics: kubernetes/kubernetes pkg/controller/podautoscaler/horizontal.go, stabilizeRecommendationWithBehaviors,
 calculateScaleUpLimitWithScalingRules and calculateScaleDownLimitWithBehaviors; the tolerance per direction is KEP-4951.
