@@ -2,18 +2,27 @@
 
 How: pages of 40 kB with the names, labels and buckets of a vLLM server of four data-parallel engines, no two with the
 same values. Both parsers take the same pages in turns, on one core. prometheus_client's result still has to be
-understood; ours is the finished `Page`. The fleet is as many different pages one after the other.
+understood; ours is the finished `Page`. The fleet is as many different pages one after the other; then the same
+pages as so many pods, which another process serves: scraped at once, understood and joined to samples.
 """
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import random
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from autoscaler.adapters.join import ScrapeTarget
 from autoscaler.adapters.pages import read_page
+from autoscaler.adapters.scrape import Scraper
 from benchmarks.figure import Figure, figure
 from benchmarks.processes import BenchmarkError
 from benchmarks.stopwatch import timed
@@ -77,13 +86,61 @@ def measure(sizes: Sizes = DEFAULT) -> list[Figure]:
     with timed(fleet_ms):
         for text in pages:
             read_page(text)
+    scraped_s, processor_s = _scraped(pages)
     size = f"{len(pages[0]) / 1000:.0f} kB"
     return [
         figure(f"a page of {size}: parsed and aggregated", "ms", ours_ms, median=LIMIT_MS),
         figure(f"a page of {size}: parsed by prometheus_client", "ms", theirs_ms),
         figure("prometheus_client's time over ours", "", [b / a for a, b in zip(ours_ms, theirs_ms, strict=True)]),
         figure(f"{sizes.fleet} pages on one core", "s", [fleet_ms[0] / 1000], median=FLEET_LIMIT_S),
+        figure(f"{sizes.fleet} pods scraped, parsed, joined", "s", [scraped_s], median=FLEET_LIMIT_S),
+        figure(f"{sizes.fleet} pods: CPU of the reader", "s", [processor_s]),
     ]
+
+
+def _scraped(pages: Sequence[str]) -> tuple[float, float]:
+    """Seconds of one read of as many pods as there are pages, and the reader's CPU seconds."""
+    here, there = multiprocessing.Pipe()
+    server = multiprocessing.get_context("fork").Process(target=_serve, args=(list(pages), there), daemon=True)
+    server.start()
+    try:
+        port = here.recv()
+        return asyncio.run(_read(port, len(pages)))
+    finally:
+        server.terminate()
+        server.join()
+
+
+async def _read(port: int, count: int) -> tuple[float, float]:
+    urls = [f"http://127.0.0.1:{port}/{index}" for index in range(count)]
+    targets = [ScrapeTarget(f"decode-{index}", f"uid-{index}", "decode", url) for index, url in enumerate(urls)]
+    scraper = Scraper(scrape_timeout_s=60)
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    samples = await scraper.read(targets, 0.0, "chat")
+    spent = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+    await scraper.close()
+    if len(samples.workers) != count:
+        raise BenchmarkError(f"{len(samples.workers)} of {count} pods were read: {dict(samples.failures)}")
+    return spent
+
+
+def _serve(pages: list[str], pipe: Connection) -> None:
+    """The pods: every page under its number, until the process is ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=pages[int(request.match_info["index"])])
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_get("/{index}", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=len(pages)).start()
+        pipe.send(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
 
 
 def page(seed: int) -> str:
