@@ -121,10 +121,19 @@ def limit_rates(proposal: Pair, current: Pair, behaviours: Behaviours, sizes: Si
 
 
 def remember_size(sizes: Sizes, now_s: float, current: Pair, keep_s: float) -> tuple[tuple[float, Pair], ...]:
-    """The sizes after this look: changes only, as far back as `keep_s`, and the one in force then."""
-    changes = tuple(sizes) if sizes and sizes[-1][1] == current else (*sizes, (now_s, current))
-    before = sum(1 for at_s, _ in changes if at_s <= now_s - keep_s)
-    return changes[max(0, before - 1) :]
+    """The sizes after this look: the changes of the last `keep_s` and the size before them, then this look.
+
+    A change is dated at the look before it, as our own writes are made right after one.
+    """
+    before = tuple(sizes)
+    if before:
+        last_s, last = before[-1]
+        looked = len(before) > 1 and before[-2][1] == last
+        changes = before[:-1] if looked else before
+        before = changes if current == last else (*changes, (last_s, current))
+    kept = (*before, (now_s, current))
+    old = sum(1 for at_s, _ in kept if at_s <= now_s - keep_s)
+    return kept[max(0, old - 1) :]
 
 
 def _up_limit(rules: Direction, known: Sequence[tuple[float, int]], now: int, now_s: float) -> int:

@@ -4,9 +4,9 @@ Rules:
 1. The result never costs more than the budget, unless the minimums alone do: then nothing grows beyond them.
 2. No role gets more than was proposed: a shrink never grows a role.
 3. Among the pairs that fit, the one that serves the worse-off role best: the largest smallest share of what was
-   proposed, then the largest sum of both shares, then more prefill. The shares are compared as whole numbers, over
-   their common denominator. Two pairs that are equal in both have the same two shares, at most with the roles swapped, which
-   the last comparison tells apart: the result is unique.
+   proposed, then the largest sum of both shares, then more prefill. Shares are whole numbers over their common
+   denominator, compared exactly. Two pairs that are equal in both have the same two shares, at most with the roles
+   swapped, which the last comparison tells apart: the result is unique.
 4. An unknown cost is neither 0 nor the whole budget: nothing grows, everything may shrink.
 5. Whatever exists costs, also while it drains: a receiver grows only into what its donor has given back.
 """

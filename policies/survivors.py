@@ -35,7 +35,7 @@ def keep_survivors(proposal: Pair, current: Pair, loads: Mapping[Role, Load], ma
             detail: Detail = {"wanted": proposal[role], "kept": current[role], "why": load.offered.missing}
             groups = current[role]
         else:
-            groups = min(current[role], max(proposal[role], _fewest(load.offered, load.per_group_most * margin)))
+            groups = max(proposal[role], _fewest(load.offered, load.per_group_most * margin, current[role]))
             detail = {
                 "wanted": proposal[role],
                 "kept": groups,
@@ -48,6 +48,8 @@ def keep_survivors(proposal: Pair, current: Pair, loads: Mapping[Role, Load], ma
     return target, tuple(why)
 
 
-def _fewest(offered: float, most: float) -> int:
-    """The fewest groups that take what is offered; a group that can take nothing gives no reason to keep any."""
-    return math.ceil(offered / most - 1e-9) if most > 0 else 0
+def _fewest(offered: float, most: float, now: int) -> int:
+    """The fewest of the present groups that take what is offered; where none can take anything, keeping is no help."""
+    if most <= 0:
+        return 0
+    return now if offered >= most * now else math.ceil(offered / most - 1e-9)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from autoscaler.adapters.join import ScrapeTarget
+from autoscaler.adapters.nearby import ROLES, near_misses
 from autoscaler.model import Fleet, Group, Owner, RoleFleet, Writer
 from gangscheduler.model import Snapshot
 from gangscheduler.place import how_many_fit
@@ -26,7 +27,6 @@ Object = Mapping[str, Any]
 DEFAULT_PORT = 8000
 FIT_LIMIT = 64
 _WORKLOADS, _PODS, _NODES, _PODGROUPS = ("leaderworkersets", "deployments"), "pods", "nodes", "podgroups"
-ROLES = (names.ROLE_PREFILL, names.ROLE_DECODE, names.ROLE_ROUTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,18 @@ class Seen:
 
 def look(world: World, namespace: str, service: str, now_s: float) -> Seen:
     """See one service. Linear in the cluster's pods and nodes, plus the packing of at most FIT_LIMIT groups."""
-    own = [w for w in world.workloads if _belongs(w, namespace, service)]
-    pods = [pod for pod in world.pods if _belongs(pod, namespace, service)]
+    own = [w for w in world.workloads if belongs(w, namespace, service)]
+    pods = [pod for pod in world.pods if belongs(pod, namespace, service)]
     snapshot = build(now_s, world.nodes, world.pods, world.podgroups)
     podgroups = {(_meta(group).get("namespace", ""), _meta(group)["name"]): group for group in world.podgroups}
     fleets = {role: _as_seen(_role(role, own, pods, podgroups, snapshot), world.unseen) for role in Role}
     targets, failures = _targets(pods)
-    fleet = Fleet(fleets[Role.PREFILL], fleets[Role.DECODE], _problems(own, fleets))
+    near = near_misses(world, namespace, service) if any(map(_is_empty, fleets.values())) else ()
+    fleets = {role: _with(found, near) for role, found in fleets.items()}
+    problems = _problems(own, fleets)
+    if not any(isinstance(found, Missing) for found in fleets.values()):
+        problems += near
+    fleet = Fleet(fleets[Role.PREFILL], fleets[Role.DECODE], problems)
     return Seen(fleet, targets, failures)
 
 
@@ -74,14 +79,25 @@ def seconds(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
-def _belongs(obj: Object, namespace: str, service: str) -> bool:
+def belongs(obj: Object, namespace: str, service: str) -> bool:
+    """Whether the labels of a workload or pod name the service."""
     meta = _meta(obj)
     return meta.get("namespace") == namespace and _labels(obj).get(names.LABEL_SERVICE) == service
 
 
+def _is_empty(fleet: RoleFleet | Missing) -> bool:
+    """Whether labels match no workload, or none of the pods that there should be."""
+    return isinstance(fleet, Missing) or (fleet.replicas > 0 and not fleet.present)
+
+
+def _with(found: RoleFleet | Missing, near: Sequence[str]) -> RoleFleet | Missing:
+    """Why a role is not there, and what nearly is."""
+    return Missing("; ".join((found.missing, *near))) if isinstance(found, Missing) else found
+
+
 def _problems(own: Sequence[Object], fleets: Mapping[Role, RoleFleet | Missing]) -> tuple[str, ...]:
     problems = [
-        f"{_title(workload)}: label {names.LABEL_ROLE}={role!r} is not a role; use one of {', '.join(ROLES)}"
+        f"{title(workload)}: label {names.LABEL_ROLE}={role!r} is not a role; use one of {', '.join(ROLES)}"
         for workload in own
         if (role := _labels(workload).get(names.LABEL_ROLE)) not in ROLES
     ]
@@ -102,7 +118,7 @@ def _role(
     if not claimed:
         return Missing(f"no workload has the label {names.LABEL_ROLE}={role.value}")
     if len(claimed) > 1:
-        titles = " and ".join(sorted(_title(workload) for workload in claimed))
+        titles = " and ".join(sorted(title(workload) for workload in claimed))
         return Missing(f"{titles} both claim the role {role.value}; keep the label on one of them")
     workload = claimed[0]
     meta, annotations = _meta(workload), _meta(workload).get("annotations") or {}
@@ -321,7 +337,8 @@ def _condition_time(pod: Object, kind: str) -> float | None:
     return None
 
 
-def _title(obj: Object) -> str:
+def title(obj: Object) -> str:
+    """Kind and name, for messages."""
     return f"{obj['kind']} {_meta(obj)['name']}"
 
 

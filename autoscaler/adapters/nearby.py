@@ -3,33 +3,71 @@
 Rules:
 1. Only what the selectors do not match is looked at; nothing is guessed to belong.
 2. One line per kind of mistake: how many objects, the first of them, what they say, what was expected.
+3. What is a whole service of its own (both roles) is near nobody who has any workload.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autoscaler.adapters.fleet import ROLES, World
 from kubeapi import names
 
+if TYPE_CHECKING:
+    from autoscaler.adapters.fleet import World
+
 Object = Mapping[str, Any]
+Key = tuple[str, str]
+"""Namespace and service."""
+
+ROLES = (names.ROLE_PREFILL, names.ROLE_DECODE, names.ROLE_ROUTER)
+ROUTERS = ("router", "gateway", "frontend", "epp")
+"""What people call what stands before the workers."""
 
 
 def near_misses(world: World, namespace: str, service: str) -> tuple[str, ...]:
     """One line for each mistake. Linear in the cluster's workloads and pods."""
+    whole = _whole(world, (namespace, service))
+    workloads = [one for one in world.workloads if _key(one) not in whole]
+    wrong = {_key(one) for one in workloads if _is_near(one, namespace, service)}
+    # Pods whose workload has the same label are told with it.
+    pods = [pod for pod in world.pods if _key(pod) not in whole | wrong]
     return (
-        *_labels(world.workloads, "workload", namespace, service),
-        *_labels(_standalone(world, namespace, service), "pod", namespace, service),
+        *_labels(workloads, "workload", namespace, service),
+        *_labels(pods, "pod", namespace, service),
         *_roles(world, namespace, service),
         *_templates(world.workloads, namespace, service),
     )
 
 
-def _standalone(world: World, namespace: str, service: str) -> list[Object]:
-    """Pods that are not told of already by a workload whose label is off."""
-    wrong = {_service(one) for one in world.workloads if _is_near(one, namespace, service)}
-    return [pod for pod in world.pods if _service(pod) not in wrong]
+def likely_routers(world: World, namespace: str, service: str) -> tuple[str, ...]:
+    """Where no router bears the labels: what is called like one and bears none, in one line, or nothing."""
+    every = [one for one in (*world.workloads, *world.pods) if _meta(one).get("namespace") == namespace]
+    if any(_label(one, names.LABEL_ROLE) == names.ROLE_ROUTER and _service(one) == service for one in every):
+        return ()
+    titles = {
+        f"{one.get('kind', 'Pod')} {_meta(one)['name']}"
+        for one in every
+        if not _service(one) and not _meta(one).get("ownerReferences") and _sounds_like_a_router(_meta(one)["name"])
+    }
+    labels = f"{names.LABEL_SERVICE}={service} and {names.LABEL_ROLE}={names.ROLE_ROUTER}"
+    told = f"{' and '.join(sorted(titles)[:3])}: without labels; if it is the service's router, give its pods {labels}"
+    return (told,) if titles else ()
+
+
+def _sounds_like_a_router(name: str) -> bool:
+    return any(word in ROUTERS for word in name.replace("_", "-").casefold().split("-"))
+
+
+def _whole(world: World, own: Key) -> frozenset[Key]:
+    """The other services that have a workload of each role, unless there is none of our own."""
+    roles: dict[Key, set[str]] = {}
+    for workload in world.workloads:
+        roles.setdefault(_key(workload), set()).add(_label(workload, names.LABEL_ROLE))
+    both = {names.ROLE_PREFILL, names.ROLE_DECODE}
+    return (
+        frozenset(key for key, found in roles.items() if both <= found and key != own) if own in roles else frozenset()
+    )
 
 
 def _labels(objects: Iterable[Object], what: str, namespace: str, service: str) -> Iterable[str]:
@@ -97,12 +135,16 @@ def _named(objects: Sequence[Object], what: str) -> str:
     return f"{what} {first}" if len(objects) == 1 else f"{len(objects)} {what}s ({first}, ...)"
 
 
+def _key(obj: Object) -> Key:
+    return str(_meta(obj).get("namespace")), _service(obj)
+
+
 def _service(obj: Object) -> str:
     return _label(obj, names.LABEL_SERVICE)
 
 
 def _label(obj: Object, key: str) -> str:
-    return str((obj.get("metadata") or {}).get("labels", {}).get(key, ""))
+    return str(((obj.get("metadata") or {}).get("labels") or {}).get(key, ""))
 
 
 def _meta(obj: Object) -> Any:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.adapters.join import FRONTS, Joiner, Read, Reading, ScrapeTarget, page_for
@@ -76,9 +76,8 @@ class PrometheusReader:
         readings: dict[ScrapeTarget, Reading] = {}
         ghosts = set(asked.by_pod.keys() - {target.pod for target in targets})
         for target in targets:
-            found = asked.by_pod.get(target.pod, ())
-            current = [source for source in found if source.at_s >= target.start_s]
-            if len(current) < len(found):
+            current = _current(target, asked.by_pod)
+            if len(current) < len(asked.by_pod.get(target.pod, ())):
                 ghosts.add(target.pod)
             readings[target] = self._reading(target, current, now_s) if current else asked.near.why(target.pod)
             await asyncio.sleep(0)
@@ -143,16 +142,16 @@ class PrometheusReader:
             by_pod[source.pod].append(source)
         results, failures, more = self._own_queries(now_s)
         warnings = {warning for answer in answers for warning in answer.warnings} | more
-        near = self._near({target.pod for target in targets} - by_pod.keys(), now_s)
+        near = self._near([target.pod for target in targets if not _current(target, by_pod)], now_s)
         return _Asked(by_pod, near, results, failures, tuple(sorted(warnings)))
 
-    def _near(self, silent: Set[str], now_s: float) -> Near:
+    def _near(self, silent: Sequence[str], now_s: float) -> Near:
         """What there is instead of the series of these pods. It only explains: where it fails, it says nothing."""
         try:
             found = self._client.ask(near_query(silent), now_s).series if silent else ()
             return Near(found, self._namespace)
         except (PrometheusError, KeyError, TypeError, ValueError, IndexError, AttributeError):
-            return Near()
+            return Near(None)
 
     def _own_queries(self, now_s: float) -> tuple[dict[str, Told], dict[str, str], set[str]]:
         """Results, failures and warnings of the user's queries; one that fails takes no other with it."""
@@ -171,6 +170,11 @@ class PrometheusReader:
                 if not answer.series:
                     failures[f"metrics.queries.{name}"] = "gives no result: correct it, or remove the key"
         return results, failures, warnings
+
+
+def _current(target: ScrapeTarget, by_pod: Mapping[str, Sequence[Source]]) -> list[Source]:
+    """The sources that are not of another pod which bore the name before."""
+    return [source for source in by_pod.get(target.pod, ()) if source.at_s >= target.start_s]
 
 
 def value_queries(selector: str) -> tuple[str, ...]:

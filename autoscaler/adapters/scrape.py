@@ -22,6 +22,8 @@ from autoscaler.model import Samples
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 ACCEPT = "text/plain;version=0.0.4"
 """The plain format, in which names stand as the engines document them."""
+NO_ANSWER = ("no answer within", "cannot connect")
+"""How the reasons begin that say nothing of the page."""
 
 
 class Unread(Exception):
@@ -84,9 +86,9 @@ async def _answer(session: aiohttp.ClientSession, url: str, timeout_s: float) ->
         async with asyncio.timeout(timeout_s):
             return await _fetch(session, url)
     except TimeoutError as error:
-        raise Unread(f"no answer within {timeout_s:g} s") from error
+        raise Unread(f"{NO_ANSWER[0]} {timeout_s:g} s") from error
     except aiohttp.ClientConnectorError as error:
-        raise Unread(f"cannot connect: {os.strerror(error.os_error.errno or 0)}") from error
+        raise Unread(f"{NO_ANSWER[1]}: {os.strerror(error.os_error.errno or 0)}") from error
     except (aiohttp.ClientError, OSError) as error:
         raise Unread(f"{type(error).__name__}: {_one_line(error)}") from error
 

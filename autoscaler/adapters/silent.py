@@ -28,23 +28,26 @@ def near_query(pods: Iterable[str]) -> str:
 
 
 class Near:
-    """What a store has of names that are a little off. `namespace`: the right one, if it matters.
+    """What a store has of names that are a little off; None: that is not known. `namespace`: the right one, if any.
 
     Raises KeyError, TypeError, ValueError, AttributeError for what is no answer to `near_query`.
     """
 
-    def __init__(self, found: Iterable[Series] = (), namespace: str | None = None) -> None:
+    def __init__(self, found: Iterable[Series] | None, namespace: str | None = None) -> None:
         self._namespace = namespace
+        self._is_known = found is not None
         self._up: dict[str, bool] = {}
         self._series: dict[str, Counter[str]] = {}
         self._longer: dict[str, list[str]] = {}
-        for entry in found:
+        for entry in found or ():
             labels = entry["metric"]
             self._add(labels["__name__"], labels["pod"], labels.get("namespace", ""), float(entry["value"][1]))
 
     def why(self, pod: str) -> str:
         """Why there is no series of a pod, in one line."""
         no_series = f"no series of pod {pod}"
+        if not self._is_known:
+            return f"{no_series}: is it scraped, and does the label pod name it?"
         for name in self._longer.get(pod, ()):
             count = self._series[name].total()
             return f"{no_series}, while {count} have the label pod={name}: correct the relabeling that writes it"

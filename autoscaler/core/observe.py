@@ -74,7 +74,8 @@ def _arrivals(state: State, seen: Observation, readings: Sequence[Reading], mode
     if wrong := mismatch(model, seen.samples.models) if readings or seen.samples.models else "":
         return demand.Arrivals(None, wrong)
     if not any(reading.counted for reading in readings):
-        return demand.Arrivals(None, _causes(seen) or "no router or worker gave a sample")
+        nobody = "; ".join(("no router or worker gave a sample", *seen.fleet.problems))
+        return demand.Arrivals(None, _causes(seen) or nobody)
     if _router_failed(seen) and not any(reading.origin == "router" for reading in readings):
         return demand.Arrivals(None, _causes(seen))
     counts = state.totals[-1].counts

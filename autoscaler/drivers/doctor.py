@@ -1,8 +1,8 @@
 """The doctor: looks at each service as the controller does, and says what it finds, and whether it could scale.
 
 Rules:
-1. The verdict is the controller's own: the conditions of a real tick on a real look. Nothing is written.
-2. What the API server alone knows (rights, APIs that it serves) is asked of it.
+1. The verdict is the controller's own: the conditions of real ticks on real looks. Nothing is written.
+2. What the API server alone knows (rights, APIs that it serves) is asked of it, and told in the reasons of the tick.
 3. A right is needed for what the mode does: a service that is only observed needs none to write.
 """
 
@@ -10,185 +10,259 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
+from autoscaler.adapters import rra
 from autoscaler.adapters.fleet import look
-from autoscaler.adapters.nearby import near_misses
+from autoscaler.adapters.nearby import likely_routers, near_misses
+from autoscaler.adapters.scrape import NO_ANSWER
+from autoscaler.core.conditions import conditions
+from autoscaler.core.groups import named
 from autoscaler.drivers.cluster import Cluster
 from autoscaler.drivers.manager import Declared, declared, implied
+from autoscaler.drivers.matched import RoleSeen, roles_seen
+from autoscaler.drivers.rights import lacking, reads, writes
+from autoscaler.drivers.served import why_no_crd
 from autoscaler.drivers.service import Edges, Service
 from autoscaler.errors import UserError
-from autoscaler.model import Decision, Observation, RoleFleet
+from autoscaler.model import Condition, Decision, Observation, RoleFleet
 from autoscaler.settings import Mode, Settings
 from kubeapi import kinds, names
-from kubeapi.client import KubeClient
+from kubeapi.client import KubeClient, Object
 from kubeapi.config import Config
-from kubeapi.errors import ApiError
-from kubeapi.kinds import Kind
+from kubeapi.errors import NotFound
 from perfmodel.profile import Profile
-from policies.model import ROLES, Missing
+from policies.model import ROLES, Code, Missing, Reason, Stage
 
-REVIEW = Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
 STOPS = ("ScalingActive", "AbleToScale", "Ready")
 """Conditions without which nothing is scaled, the one that says most first."""
+LOOKED_FOR = (
+    f"RoleRatioAutoscaler objects, and for LeaderWorkerSets and Deployments with the labels {names.LABEL_SERVICE} and "
+    f"{names.LABEL_ROLE}"
+)
+OUTSIDE = (
+    "no pod answers from here: outside the cluster's network, look from the controller's place: kubectl exec "
+    "--namespace=roleratio-system deployment/roleratio-controller -- roleratio doctor"
+)
+PERIOD_S = 2.0
+"""Seconds between two looks, at most."""
 
-
-@dataclass(frozen=True, slots=True)
-class RoleSeen:
-    """What the selectors of one role matched, and what its pages gave. Ages are in seconds."""
-
-    role: str
-    workload: str
-    pods: int
-    pages_wanted: int
-    pages_read: int
-    series: int
-    engines: Mapping[str, int]
-    age_s: float | None
-    groups: str
-    signals: Mapping[str, str]
+_REMEDIES = {
+    Code.NO_WORKLOAD: f"give the workload and its pod template {names.LABEL_SERVICE} and {names.LABEL_ROLE}",
+    Code.SWITCHED_OFF: "set spec.mode DryRun or Active",
+    Code.DEMAND_MISSING: "put right what is found above",
+    Code.ROLE_BLIND: "put right what is found above",
+}
+"""What to do where the reason's own words do not say it."""
+_REMARKS = (Code.GHOSTS_DROPPED, Code.METRICS_PARTIAL, Code.UNIT_ERROR)
+_TOLD = (Code.WRITE_REFUSED, Code.WRITE_FAILED, Code.REPORT_FAILED, Code.ANOTHER_CONTROLLER)
+"""What a controller that runs knows better."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One service: what was seen, every finding, and why it could not be scaled (nothing: it could)."""
+    """One service: what was seen, every finding, and why it could not be scaled (nothing: it could).
+
+    `unreadable`: source -> why. `near`: what is nearly the service's. `lacks`: rights. `also`: the rest.
+    """
 
     name: str
     source: str
     mode: str
+    metrics: str
     cannot: str
     roles: tuple[RoleSeen, ...] = ()
     demand: str = ""
-    findings: tuple[str, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    near: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     conditions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
-    """Which services: the one of a settings file, the one named `namespace/service`, or all."""
+    """Which services: the one of a settings file, the one named `namespace/service`, or all.
+
+    `user`: whose rights are asked; else those of whoever asks.
+    """
 
     config: Config
     service: str | None = None
     settings: Settings | None = None
     profile: Profile | None = None
+    user: str | None = None
 
 
 async def diagnose(options: DoctorOptions) -> list[Diagnosis]:
-    """Look at every asked service, all at once. Raises ApiError, UserError (nothing is declared, an unknown name)."""
-    async with KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER) as client:
-        cluster = Cluster(client) if options.settings else Cluster(client, kinds.RRA)
-        try:
-            await cluster.start()
-            asked = _asked(options, cluster)
-            found = (_diagnose(title, one, client, cluster) for title, one in sorted(asked.items()))
-            return list(await asyncio.gather(*found))
-        finally:
-            await cluster.stop()
+    """Look at every asked service, all at once; none, where nothing declares one. Raises ApiError, UserError."""
+    async with AsyncExitStack() as stack:
+        client = KubeClient(options.config, field_manager=names.MANAGER_CONTROLLER)
+        await stack.enter_async_context(client)
+        no_crd = "" if options.settings else await _no_crd(client)
+        cluster = Cluster(client) if options.settings or no_crd else Cluster(client, kinds.RRA)
+        stack.push_async_callback(cluster.stop)
+        await cluster.start()
+        doctor = _Doctor(options, client, cluster, (no_crd,) if no_crd else ())
+        rras = [] if options.settings or no_crd else cluster.objects(kinds.RRA)
+        return list(await asyncio.gather(*(doctor.diagnose(*one) for one in _asked(options, cluster, rras))))
 
 
-def _asked(options: DoctorOptions, cluster: Cluster) -> dict[str, Declared]:
-    """`namespace/service` (of an rra that cannot be read: its name) -> what is declared."""
+async def _no_crd(client: KubeClient) -> str:
+    """Why there are no rras, or nothing where there may be some."""
+    try:
+        await client.list(kinds.RRA)
+    except NotFound:
+        return await why_no_crd(client)
+    return ""
+
+
+def _asked(options: DoctorOptions, cluster: Cluster, objects: Sequence[Object]) -> list[tuple[str, Declared]]:
+    """`namespace/service` (of an rra that cannot be read: its name), and what is declared. Raises UserError."""
     if options.settings:
         own = options.settings
-        return {f"{own.metadata.namespace}/{own.spec.service}": Declared(None, own, options.profile)}
-    rras = declared(cluster.objects(kinds.RRA))
+        return [(f"{own.metadata.namespace}/{own.spec.service}", Declared(None, own, options.profile))]
+    rras = declared(objects)
     workloads = [*cluster.objects(kinds.LWS), *cluster.objects(kinds.DEPLOYMENT)]
     every = {**rras, **implied(workloads, cluster.objects(kinds.NODE), rras)}
-    named = {_title(key, found): found for key, found in every.items()}
-    if not named:
-        raise UserError(
-            f"no service: no RoleRatioAutoscaler, and no workload with the label {names.LABEL_SERVICE} and the "
-            f"annotation {names.ANNOTATION_PROFILE}; create one, or give --settings FILE"
-        )
-    if options.service is None:
-        return named
-    if options.service not in named:
-        raise UserError(f"--service {options.service}: no such service; there are {', '.join(sorted(named))}")
-    return {options.service: named[options.service]}
+    found = [(_title(key, one), one) for key, one in every.items()]
+    found += _labelled({title for title, _ in found}, workloads)
+    if options.service is None or not found:
+        return sorted(found, key=lambda one: one[0])
+    chosen = [one for one in found if one[0] == options.service]
+    if not chosen:
+        there = ", ".join(sorted({title for title, _ in found}))
+        raise UserError(f"--service {options.service}: no such service; there are {there}")
+    return chosen
 
 
 def _title(key: tuple[str, str], found: Declared) -> str:
-    return f"{key[0]}/{found.settings.spec.service if found.settings else key[1]}"
+    if found.settings:
+        return f"{key[0]}/{found.settings.spec.service}"
+    service = str((found.obj or {}).get("spec", {}).get("service") or key[1])
+    return f"{key[0]}/{service}"
 
 
-async def _diagnose(title: str, found: Declared, client: KubeClient, cluster: Cluster) -> Diagnosis:
-    source = f"rra {found.obj['metadata']['name']}" if found.obj else "labels or a file"
-    if found.settings is None or found.profile is None:
-        return Diagnosis(title, source, "unknown", "; ".join(found.problems), findings=found.problems)
-    settings = found.settings
-    if settings.spec.mode is Mode.OFF:
-        return Diagnosis(title, source, settings.spec.mode, "mode Off: set mode DryRun or Active")
-    observation, decision = await _ticks(settings, found.profile, client, cluster)
-    namespace, service = settings.metadata.namespace, settings.spec.service
-    seen = look(cluster.world(), namespace, service, observation.now_s)
-    wanted: Counter[str] = Counter(target.role for target in seen.targets)
-    pods = _pods(cluster, namespace, service)
-    roles = tuple(
-        _role(role, observation, decision, pods[role], wanted[role])
-        for role in (*(role.value for role in ROLES), names.ROLE_ROUTER)
+def _labelled(known: set[str], workloads: Sequence[Object]) -> list[tuple[str, Declared]]:
+    """Services that labels name, and that nobody looks at."""
+    problem = (
+        f"no rra names this service, and no workload of it has the annotation {names.ANNOTATION_PROFILE}, so a "
+        "controller that follows the cluster leaves it alone: create an rra, or give --settings FILE"
     )
-    refused = await _refused(settings, observation, client) if settings.spec.writes else ()
-    near = near_misses(cluster.world(), namespace, service)
-    failures = (f"{source}: {why}" for source, why in sorted(observation.samples.failures.items()))
-    served = [reason.detail["why"] for reason in cluster.served.reasons]
-    told = {one.type: f"{one.status} {one.reason}" for one in decision.conditions}
-    findings = tuple(map(str, (*failures, *near, *refused, *served, *observation.fleet.problems)))
-    return Diagnosis(
-        title, source, settings.spec.mode, _cannot(decision, refused), roles, _demand(decision), findings, told
+    titles = {
+        f"{meta['namespace']}/{service}"
+        for meta in (workload["metadata"] for workload in workloads)
+        if (service := (meta.get("labels") or {}).get(names.LABEL_SERVICE))
+    }
+    return [(title, Declared(None, problems=(problem,))) for title in sorted(titles - known)]
+
+
+class _Doctor:
+    """What all diagnoses of one run share. `of_all`: what was found of every service."""
+
+    def __init__(self, options: DoctorOptions, client: KubeClient, cluster: Cluster, of_all: tuple[str, ...]) -> None:
+        self._options = options
+        self._client = client
+        self._cluster = cluster
+        self._of_all = of_all
+
+    async def diagnose(self, name: str, found: Declared) -> Diagnosis:
+        source = "the settings file" if self._options.settings else "labels alone"
+        if found.obj:
+            source = f"rra {found.obj['metadata']['name']}"
+        settings = found.settings
+        if settings is None or found.profile is None:
+            why = "; ".join(found.problems)
+            return Diagnosis(name, source, "unknown", "", _refused(found.code, why) if found.obj else why)
+        mode, metrics = settings.spec.mode, settings.spec.metrics.prometheus_url or "the pods' own pages"
+        if mode is Mode.OFF:
+            return Diagnosis(name, source, mode, metrics, _refused(Code.SWITCHED_OFF, "mode Off"))
+        seen, decision = await self._ticks(settings, found.profile)
+        world, key = self._cluster.world(), (settings.metadata.namespace, settings.spec.service)
+        lacks = await self._lacks(settings, seen, tells=found.obj is not None)
+        told = conditions((*decision.why, *lacks)) if settings.spec.writes else decision.conditions
+        near = tuple(dict.fromkeys((*near_misses(world, *key), *likely_routers(world, *key))))
+        return Diagnosis(
+            name,
+            source,
+            mode,
+            metrics,
+            _cannot(told),
+            roles=roles_seen(world, key, look(world, *key, seen.now_s).targets, seen),
+            demand=_demand(decision),
+            unreadable=dict(sorted(seen.samples.failures.items())),
+            near=near,
+            lacks=tuple(str(reason.detail["why"]) for reason in lacks),
+            also=(*self._of_all, *self._also(settings, seen, decision, near), *_told(found)),
+            conditions={one.type: f"{one.status} {one.reason}" for one in told},
+        )
+
+    async def _ticks(self, settings: Settings, profile: Profile) -> tuple[Observation, Decision]:
+        """The controller's ticks, until the demand is known, cannot become so, or a whole window has passed."""
+        service = Service(settings, profile, Edges(self._client, self._cluster, dry_run=True))
+        period_s = min(PERIOD_S, settings.spec.sync_period_s)
+        until_s = time.monotonic() + settings.spec.metrics.window_s + 3 * period_s
+        ticks = 0
+        try:
+            while True:
+                seen, decision = await service.step(time.time(), self._cluster.served.reasons)
+                ticks += 1
+                hopeless = ticks > 1 and _shows_nothing(seen)
+                if decision.signals.demand.known or hopeless or time.monotonic() > until_s:
+                    return seen, decision
+                await asyncio.sleep(period_s)
+        finally:
+            await service.close()
+
+    async def _lacks(self, settings: Settings, seen: Observation, *, tells: bool) -> tuple[Reason, ...]:
+        """The rights that are needed and not there; what only a mode that writes needs counts only in that."""
+        needed = writes(seen.fleet, settings.metadata.namespace, tells=tells)
+        rights = (*reads(), *(right for right in needed if settings.spec.writes))
+        return await lacking(self._client, rights, self._options.user)
+
+    def _also(self, settings: Settings, seen: Observation, decision: Decision, near: Sequence[str]) -> tuple[str, ...]:
+        """What the API server lacks, what is wrong with the workloads, and what is odd about the samples."""
+        told = [str(reason.detail["why"]) for reason in self._cluster.served.reasons]
+        told += [problem for problem in seen.fleet.problems if problem not in near]
+        told += [str(reason) for reason in decision.why if reason.code in _REMARKS]
+        fleets = [fleet for role in ROLES if isinstance(fleet := seen.fleet[role], RoleFleet)]
+        empty = [fleet for fleet in fleets if fleet.replicas and not fleet.present]
+        told += [f"{fleet.kind} {fleet.name} has no pod: see its events" for fleet in empty if not near]
+        if settings.spec.metrics.prometheus_url is None and _reaches_nobody(seen):
+            told.append(OUTSIDE)
+        return tuple(told)
+
+
+def _reaches_nobody(seen: Observation) -> bool:
+    answered = seen.samples.routers or seen.samples.workers
+    failures = seen.samples.failures.values()
+    return bool(failures) and not answered and all(why.startswith(NO_ANSWER) for why in failures)
+
+
+def _told(found: Declared) -> tuple[str, ...]:
+    """What the object's status says of a controller that runs."""
+    if found.obj is None:
+        return ()
+    if not found.status:
+        return (f"{rra.title_of(found.obj)} has no status: is a controller running, and does it lead?",)
+    return tuple(
+        f"a controller has told of {one['type']}={one['status']}: {one['message']}"
+        for one in found.status.get("conditions", ())
+        if one["reason"] in _TOLD
     )
 
 
-async def _ticks(
-    settings: Settings, profile: Profile, client: KubeClient, cluster: Cluster
-) -> tuple[Observation, Decision]:
-    """The controller's ticks, until the demand is known or a whole window has passed."""
-    service = Service(settings, profile, Edges(client, cluster, dry_run=True))
-    period_s = min(1.0, settings.spec.sync_period_s)
-    until_s = time.monotonic() + settings.spec.metrics.window_s + 3 * period_s
-    try:
-        while True:
-            seen, decision = await service.step(time.time())
-            if decision.signals.demand.known or time.monotonic() > until_s:
-                return seen, decision
-            await asyncio.sleep(period_s)
-    finally:
-        await service.close()
+def _refused(code: Code, why: str) -> str:
+    """What the controller says of an object that it does not act on."""
+    return _cannot(conditions((Reason(Stage.OBSERVE, code, None, {"why": why}),), looked=False))
 
 
-def _pods(cluster: Cluster, namespace: str, service: str) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for pod in cluster.objects(kinds.POD):
-        labels = pod["metadata"].get("labels") or {}
-        if pod["metadata"]["namespace"] == namespace and labels.get(names.LABEL_SERVICE) == service:
-            found[labels.get(names.LABEL_ROLE, "")] += 1
-    return found
-
-
-def _role(role: str, seen: Observation, decision: Decision, pods: int, wanted: int) -> RoleSeen:
-    routers, workers = seen.samples.routers, [one for one in seen.samples.workers if one.role.value == role]
-    samples: list[Any] = list(routers) if role == names.ROLE_ROUTER else list(workers)
-    ages_s = [seen.now_s - sample.at_s for sample in samples]
-    fleet = None if role == names.ROLE_ROUTER else getattr(seen.fleet, role)
-    workload, groups, signals = "", "", {}
-    if isinstance(fleet, RoleFleet):
-        workload = f"{fleet.kind} {fleet.name}"
-        groups = f"{fleet.ready} of {fleet.replicas} groups ready"
-    elif isinstance(fleet, Missing):
-        workload = fleet.missing
-    if fleet is not None:
-        said = getattr(decision.signals, role)
-        signals = {name: _said(getattr(said, name)) for name in ("running", "waiting", "kv_usage")}
-    engines = dict(sorted(Counter(sample.engine or "unknown" for sample in samples).items()))
-    series = sum(sample.series for sample in samples)
-    age_s = max(ages_s, default=None)
-    return RoleSeen(role, workload, pods, wanted, len(samples), series, engines, age_s, groups, signals)
-
-
-def _said(value: float | Missing) -> str:
-    return f"unknown ({value.missing})" if isinstance(value, Missing) else f"{value:.4g}"
+def _shows_nothing(seen: Observation) -> bool:
+    """Whether more looks at the same will not tell the demand."""
+    nothing_read = not seen.samples.routers and not seen.samples.workers
+    return nothing_read or any(isinstance(seen.fleet[role], Missing) for role in ROLES)
 
 
 def _demand(decision: Decision) -> str:
@@ -198,36 +272,18 @@ def _demand(decision: Decision) -> str:
     return f"{demand.requests_per_s:.4g} requests/s, as counted by {demand.basis}"
 
 
-def _cannot(decision: Decision, refused: tuple[str, ...]) -> str:
-    told = {condition.type: condition for condition in decision.conditions}
+def _cannot(told: Sequence[Condition]) -> str:
+    by_type = {condition.type: condition for condition in told}
     for kind in STOPS:
-        if told[kind].status == "False":
-            return f"{kind}=False: {told[kind].message or told[kind].reason}"
-    return "; ".join(refused)
+        if (one := by_type[kind]).status == "False":
+            remedy = _REMEDIES.get(Code(one.reason))
+            return f"{kind}=False: {one.message}" + (f"; to do: {remedy}" if remedy else "")
+    return ""
 
 
-async def _refused(settings: Settings, seen: Observation, client: KubeClient) -> tuple[str, ...]:
-    """The rights that writing would need and that this identity lacks."""
-    asked: list[tuple[str, str, str, str]] = [("create", "", "events", "")]
-    for role in ROLES:
-        if isinstance(fleet := seen.fleet[role], RoleFleet):
-            kind = kinds.LWS if fleet.kind == kinds.LWS.kind else kinds.DEPLOYMENT
-            asked.append(("patch", kind.group, kind.plural, "scale"))
-            if fleet.pod_group:
-                asked.append(("patch", kinds.PODGROUP.group, kinds.PODGROUP.plural, ""))
-    found = [await _may_not(client, settings.metadata.namespace, *one) for one in dict.fromkeys(asked)]
-    return tuple(text for text in found if text)
-
-
-async def _may_not(client: KubeClient, namespace: str, verb: str, group: str, plural: str, subresource: str) -> str:
-    what = f"{verb} {plural}/{subresource}".removesuffix("/")
-    attributes = {"verb": verb, "group": group, "resource": plural, "namespace": namespace}
-    if subresource:
-        attributes["subresource"] = subresource
-    try:
-        answer = await client.create(REVIEW, {"spec": {"resourceAttributes": attributes}})
-    except ApiError:
-        return ""  # A server without authorization refuses nobody.
-    if answer.get("status", {}).get("allowed"):
-        return ""
-    return f"this identity may not {what} in namespace {namespace}; apply manifests/overlays/active, or grant it"
+def unreadable_lines(unreadable: Mapping[str, str]) -> list[str]:
+    """One line for each cause."""
+    causes: dict[str, list[str]] = {}
+    for source, why in unreadable.items():
+        causes.setdefault(why, []).append(source)
+    return [f"{named(sources)}: {why}" for why, sources in causes.items()]

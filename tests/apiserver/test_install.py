@@ -229,14 +229,22 @@ async def test_a_right_that_is_missing_is_told_by_verb_and_resource(
 async def test_the_doctor_names_the_rights_that_are_missing(
     control_plane: ControlPlane, install: str, service: Service
 ) -> None:
+    service.binds = True
     await service.ask()
-    kubeconfig = control_plane.kubeconfig_for(SYSTEM, CONTROLLER)
-    found = await diagnose(DoctorOptions(load_config(kubeconfig), f"{service.namespace}/{SERVICE}"))
-    assert len(found) == 1
-    for right in ("patch leaderworkersets/scale", "patch deployments/scale", "patch podgroups"):
-        assert any(f"may not {right} in namespace {service.namespace}" in text for text in found[0].findings)
-        assert right in found[0].cannot
-    assert "events" not in found[0].cannot
+    name, account = f"{service.namespace}/{SERVICE}", f"system:serviceaccount:{SYSTEM}:{CONTROLLER}"
+    as_it = DoctorOptions(load_config(control_plane.kubeconfig_for(SYSTEM, CONTROLLER)), name)
+    of_it = DoctorOptions(load_config(control_plane.kubeconfig), name, user=account)
+    for options in (as_it, of_it):
+        (found,) = await diagnose(options)
+        assert found.cannot.startswith("AbleToScale=False: prefill WriteRefused (why=cannot patch leaderworkersets/sc")
+        for right in ("patch leaderworkersets/scale", "patch deployments/scale", "patch podgroups"):
+            told = [text for text in found.lacks if text.startswith(f"cannot {right} in namespace {service.namespace}")]
+            assert told
+            assert all(f"--serviceaccount={SYSTEM}:{CONTROLLER}" in text for text in told)
+            assert right in found.cannot
+        assert "events" not in found.cannot
+    (found,) = await diagnose(DoctorOptions(load_config(control_plane.kubeconfig), name))
+    assert (found.cannot, found.lacks) == ("", ()), "the admin has every right"
 
 
 @pytest.mark.parametrize("install", [ACTIVE], indirect=True)

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from autoscaler.crd import crd
-from kubeapi import kinds
+from autoscaler.drivers.doctor import DoctorOptions, diagnose
+from kubeapi import kinds, names
 from kubeapi.client import KubeClient, Object
 from kubeapi.config import load_config
 from tests.apiserver.conftest import LWS_CRD
@@ -231,6 +232,22 @@ def test_without_its_kind_the_controller_ends_with_one_line(
     assert pod.wait() == 2
     assert f"roleratioautoscalers.roleratio.dev/{said}" in pod.said().splitlines()[-1]
     assert "Traceback" not in pod.said()
+
+
+@only_once
+async def test_without_our_kind_the_doctor_looks_at_what_labels_declare(
+    old: ControlPlane, version: str, crds: Replace, service: Service
+) -> None:
+    service.binds = True
+    note = {"metadata": {"annotations": {names.ANNOTATION_PROFILE: "qwen3-32b-a100-tp2"}}}
+    await service.client.patch(kinds.LWS, "prefill", service.namespace, note)
+    crds(None)
+    name = f"{service.namespace}/{SERVICE}"
+    (found,) = [one for one in await diagnose(DoctorOptions(load_config(old.kubeconfig))) if one.name == name]
+    assert (found.source, found.cannot) == ("labels alone", "")
+    said = "\n".join(found.also)
+    assert "roleratioautoscalers.roleratio.dev/v1alpha1 is not served by Kubernetes v1.35; apply the CRD" in said
+    assert NAMED[version] in said
 
 
 @only_once

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,46 +89,9 @@ def test_ratio_band_raises_the_short_role(proposal: Pair, expected: Pair) -> Non
     assert bool(why) == (target != proposal)
 
 
-@given(proposal=pairs, low=st.floats(0, 2), width=st.floats(0.1, 5), maximum=pairs)
-def test_ratio_never_cuts_and_never_passes_the_maximum(proposal: Pair, low: float, width: float, maximum: Pair) -> None:
-    target, _ = keep_ratio(proposal, low, low + width, maximum)
-    for role in ROLES:
-        assert target[role] >= proposal[role]
-        assert target[role] <= max(proposal[role], maximum[role])
-
-
-def brute_force(proposal: Pair, costs: Pair, budget: int) -> float:
-    """The largest smallest share that any affordable pair gives."""
-    best = -1.0
-    for prefill, decode in itertools.product(range(proposal.prefill + 1), range(proposal.decode + 1)):
-        if prefill * costs.prefill + decode * costs.decode <= budget:
-            shares = [a / b for a, b in ((prefill, proposal.prefill), (decode, proposal.decode)) if b]
-            best = max(best, min(shares, default=1.0))
-    return best
-
-
-@given(
-    proposal=st.builds(Pair, st.integers(0, 64), st.integers(0, 64)),
-    costs=st.builds(Pair, st.integers(0, 8), st.integers(0, 8)),
-    budget=st.integers(0, 300),
-)
-def test_budget_is_exact(proposal: Pair, costs: Pair, budget: int) -> None:
-    target, why = fit_budget(proposal, Pair(0, 0), costs, budget)
-    assert target.prefill * costs.prefill + target.decode * costs.decode <= budget
-    assert all(target[role] <= proposal[role] for role in ROLES)
-    assert bool(why) == (target != proposal)
-    shares = [target[role] / proposal[role] for role in ROLES if proposal[role]]
-    assert min(shares, default=1.0) == pytest.approx(brute_force(proposal, costs, budget))
-
-
 def test_budget_does_not_turn_ten_and_one_around() -> None:
     target, _ = fit_budget(Pair(10, 1), Pair(1, 1), Pair(2, 2), 12)
     assert target == Pair(5, 1)
-
-
-def test_budget_below_the_minimums_grows_nothing() -> None:
-    target, _ = fit_budget(Pair(4, 4), Pair(2, 2), Pair(4, 4), 8)
-    assert target == Pair(2, 2)
 
 
 def test_a_hold_stops_one_direction_of_one_role() -> None:

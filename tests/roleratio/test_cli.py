@@ -70,6 +70,8 @@ def test_version() -> None:
         (["controller", "--once"], ["--once", "--settings FILE"]),
         (["controller", "--settings", "absent.yaml"], ["absent.yaml"]),
         (["recommend", "--settings", "absent.yaml"], ["absent.yaml"]),
+        (["doctor", "--settings", "absent.yaml"], ["absent.yaml"]),
+        (["doctor", "--service", "chat"], ["--service chat", "NAMESPACE/SERVICE"]),
         (["explain"], ["JOURNAL", "--service"]),
         (["explain", "absent.jsonl"], ["absent.jsonl"]),
         (["explain", "--service", "a/b", "--controller", "http://127.0.0.1:9"], ["127.0.0.1:9"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -46,6 +47,26 @@ def test_a_router_is_told_as_none_of_the_engines(tmp_path: Path, capsys: pytest.
 def test_json_is_the_corpus_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metrics", str(page_file(tmp_path, WORKER)), "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == as_corpus(read_page(WORKER))
+
+
+def test_every_page_of_the_corpus_is_given_in_its_form(capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted(shared(PAGES).glob("*.prom")):
+        code = main(["metrics", str(path), "-o", "json"])
+        said = capsys.readouterr()
+        if "json_body" in path.name:
+            assert (code, said.out) == (2, "")
+            assert said.err.startswith(f"roleratio metrics: {path}: page is JSON")
+            continue
+        assert code == 0, path.name
+        assert json.loads(said.out) == as_corpus(read_page(path.read_text(encoding="utf-8"))), path.name
+
+
+def test_a_page_may_come_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(WORKER.encode())))
+    assert main(["metrics", "-"]) == 0
+    assert capsys.readouterr().out.startswith("vllm: the page of an engine; ")
 
 
 def test_every_page_of_the_corpus_can_be_read_by_people() -> None:
