@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from autoscaler.adapters import rra
 from autoscaler.adapters.fleet import look
@@ -27,7 +27,7 @@ from autoscaler.drivers.rights import lacking, reads, writes
 from autoscaler.drivers.served import why_no_crd
 from autoscaler.drivers.service import Edges, Service
 from autoscaler.errors import UserError
-from autoscaler.model import Condition, Decision, Observation, RoleFleet
+from autoscaler.model import Condition, Decision, Observation, RoleFleet, Samples
 from autoscaler.settings import Mode, Settings
 from kubeapi import kinds, names
 from kubeapi.client import KubeClient, Object
@@ -175,7 +175,8 @@ class _Doctor:
         settings = found.settings
         if settings is None or found.profile is None:
             why = "; ".join(found.problems)
-            return Diagnosis(name, source, "unknown", "", _refused(found.code, why) if found.obj else why)
+            cannot = _refused(found.code, why) if found.obj else why
+            return self._unsettled(Diagnosis(name, source, "unknown", "", cannot))
         mode, metrics = settings.spec.mode, settings.spec.metrics.prometheus_url or "the pods' own pages"
         if mode is Mode.OFF:
             return Diagnosis(name, source, mode, metrics, _refused(Code.SWITCHED_OFF, "mode Off"))
@@ -198,6 +199,14 @@ class _Doctor:
             also=(*self._of_all, *self._also(settings, seen, decision, near), *_told(found)),
             conditions={one.type: f"{one.status} {one.reason}" for one in told},
         )
+
+    def _unsettled(self, found: Diagnosis) -> Diagnosis:
+        """What labels match, where no settings say how to read and to size it."""
+        world, now_s = self._cluster.world(), time.time()
+        namespace, _, service = found.name.partition("/")
+        seen = Observation(now_s, Samples(), look(world, namespace, service, now_s).fleet)
+        near = near_misses(world, namespace, service)
+        return replace(found, roles=roles_seen(world, (namespace, service), (), seen), near=near, also=self._of_all)
 
     async def _ticks(self, settings: Settings, profile: Profile) -> tuple[Observation, Decision]:
         """The controller's ticks, until the demand is known, cannot become so, or a whole window has passed."""

@@ -1,11 +1,17 @@
-"""`roleratio doctor`: what the controller's selectors match, what it can read, and whether it could scale."""
+"""`roleratio doctor`: what the controller's selectors match, what it can read, and whether it could scale.
+
+Rule: on a terminal, lines are folded to its width under their beginnings; in a pipe each finding stays one line.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import re
+import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = """roleratio doctor --service team-a/chat
   roleratio doctor --as system:serviceaccount:roleratio-system:roleratio-controller"""
+
+
+_BEGINNING = re.compile(r" *(?:- |(?:metrics|prefill|decode|router|demand) +)?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         print(json.dumps([asdict(one) for one in found], indent=2))
     elif found:
-        print("\n\n".join("\n".join(_lines(one)) for one in found))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print("\n\n".join("\n".join(folded(_lines(one), width)) for one in found))
     if not found:
         print(f"roleratio doctor: no service: looked for {LOOKED_FOR}, and found none", file=sys.stderr)
     return 1 if not found or any(one.cannot for one in found) else 0
@@ -87,6 +97,17 @@ def _lines(found: Diagnosis) -> Iterator[str]:
     yield from _section("rights that are missing", found.lacks)
     yield from _section("also", found.also)
     yield f"  {_verdict(found)}"
+
+
+def folded(lines: Iterable[str], width: int | None) -> Iterator[str]:
+    """Lines of at most `width` columns where words allow; as they are without one."""
+    for line in lines:
+        if width is None or len(line) <= width:
+            yield line
+            continue
+        begun = _BEGINNING.match(line)
+        hang = " " * max(4, begun.end() if begun else 0)
+        yield from textwrap.wrap(line, width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
 
 
 def _verdict(found: Diagnosis) -> str:

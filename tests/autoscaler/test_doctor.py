@@ -27,6 +27,7 @@ from localcluster.apiserver import ApiServer
 from localcluster.controllers import controllers
 from localcluster.kubeconfig import write_kubeconfig
 from policies.model import Missing
+from roleratio.commands.doctor import folded
 from roleratio.embedded import fill_in
 from tests.apiserver.small_service import SERVICE, Service, service_in
 from tests.autoscaler.objects import Object, group, lws, pod
@@ -119,6 +120,7 @@ async def test_a_settings_file_is_enough_and_a_dry_run_is_told_as_one(tmp_path: 
         code, out, _ = await doctor(kubeconfig)
         assert code == 1
         assert f"no workload of it has the annotation {names.ANNOTATION_PROFILE}" in verdict(out)
+        assert "  decode   1 workload (Deployment decode); 1 pod\n" in out, "labels match, whoever looks"
         note = {"metadata": {"annotations": {names.ANNOTATION_PROFILE: "qwen3-32b-a100-tp2"}}}
         async with KubeClient(load_config(kubeconfig), field_manager="test") as client:
             await client.patch(kinds.LWS, "prefill", NAMESPACE, note)
@@ -295,6 +297,19 @@ async def test_nothing_declared_and_unknown_names_are_one_line(tmp_path: Path) -
         code, _, err = await doctor(kubeconfig, "--service", "chat")
         assert code == 2
         assert "expected NAMESPACE/SERVICE" in err
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_lines_are_folded_under_their_beginnings(width: int) -> None:
+    words = "label roleratio.dev/service=demo-0; expected demo; " * 6
+    lines = ["team-a/chat  (mode Active)", f"  prefill  {words}", f"    - {words}", f"  cannot scale: {words}"]
+    found = list(folded(lines, width))
+    assert max(map(len, found)) <= width
+    assert found[0] == lines[0]
+    indents = {len(line) - len(line.lstrip()) for line in found if not line.lstrip().startswith(("-", "pre", "can"))}
+    assert indents == {0, 4, 6, 11}
+    assert " ".join(" ".join(found).split()) == " ".join(" ".join(lines).split())
+    assert list(folded(lines, None)) == lines
 
 
 def labelled(obj: Object, **meta: Any) -> Object:

@@ -67,19 +67,23 @@ class _Reading:
 
 
 _NONE: Labels = ()
+# Possessive groups are left out, since Python 3.11 before its fourth release forgets what they captured: a quoted text
+# is written so that it can be read in one way only, and what follows it fails at once.
+_TEXT = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_INSIDE = rf'[^"{{}}]*+(?:{_TEXT}[^"{{}}]*+)*'
 _LINE = re.compile(
-    r"""[ \t]*+
-    ([a-zA-Z_:][a-zA-Z0-9_:]*+)?+ [ \t]*+                       # name, unless it is quoted among the labels
-    (?: \{ ( (?: [^"{}] | "(?:[^"\\]|\\.)*+" )*+ ) \} [ \t]*+ | (?<=[ \t]) )
-    ([^\s{}"#]++)                                               # value
-    (?: [ \t]++ -?[0-9][0-9.eE+-]*+ )?+                         # timestamp
-    (?: [ \t]++ \# [ \t]*+ \{ (?: [^"{}] | "(?:[^"\\]|\\.)*+" )*+ \} [ \t]++ [^\n]++ )?+   # exemplar
+    rf"""[ \t]*+
+    ([a-zA-Z_:][a-zA-Z0-9_:]*+)? [ \t]*+                        # name, unless it is quoted among the labels
+    (?: \{{ ({_INSIDE}) \}} [ \t]*+ | (?<=[ \t]) )
+    ([^\s{{}}"\#]++)                                             # value
+    (?: [ \t]++ -?[0-9][0-9.eE+-]*+ )?                         # timestamp
+    (?: [ \t]++ \# [ \t]*+ \{{ {_INSIDE} \}} [ \t]++ [^\n]++ )?         # exemplar
     [ \t]*+
     """,
     re.VERBOSE | re.ASCII,
 )
 _LABEL = re.compile(
-    r"""[ \t]*+ (?: ([a-zA-Z_][a-zA-Z0-9_]*+ | "(?:[^"\\]|\\.)*+") [ \t]*+ = [ \t]*+ )?+ "((?:[^"\\]|\\.)*+)" """
+    rf"""[ \t]*+ (?: ([a-zA-Z_][a-zA-Z0-9_]*+ | {_TEXT}) [ \t]*+ = [ \t]*+ )? "([^"\\]*+(?:\\.[^"\\]*+)*)" """
     r"""[ \t]*+ (,|$)""",
     re.VERBOSE | re.ASCII,
 )
