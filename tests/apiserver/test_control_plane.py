@@ -153,7 +153,7 @@ async def test_a_watch_ends_when_told_with_a_bookmark_to_go_on_from(admin: KubeC
     await admin.create(LEASE, {"metadata": {"name": "seen", "labels": {"watched": ""}}}, namespace)
     events: list[WatchEvent] = []
     # The server sends a bookmark two seconds before the end of a watch.
-    async for event in admin.watch(LEASE, namespace, resource_version=begin, label_selector="watched", timeout_s=6):
+    async for event in admin.watch(LEASE, namespace, resource_version=begin, label_selector="watched", timeout_s=4):
         events.append(event)
         if event.type == "ADDED":
             # This moves the server's version on without an event for this watch: only a bookmark can say it.

@@ -31,7 +31,7 @@ def contents(control_plane: ControlPlane) -> set[str]:
 def test_a_short_run_scales_and_leaves_nothing_behind(control_plane: ControlPlane, tmp_path: Path) -> None:
     before = contents(control_plane)
     report = tmp_path / "out"
-    options = ("--kubeconfig", str(control_plane.kubeconfig), "--duration-s", "20", "--cold-start-s", "2")
+    options = ("--kubeconfig", str(control_plane.kubeconfig), "--duration-s", "12", "--cold-start-s", "2")
     done = subprocess.run(command(report, *options), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"deleting what the demo made in {control_plane.url}" in done.stdout

@@ -143,7 +143,7 @@ async def test_what_has_started_is_not_undone(own: Stage, control_plane: Control
             return await own.events("FailedScheduling")
 
         await until(told)
-        await asyncio.sleep(4)
+        await asyncio.sleep(2)
         assert await own.events("GangUndone") == []
         assert (await own.places())[first] == "n0"
 

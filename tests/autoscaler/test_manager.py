@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from autoscaler.adapters.exporter import Exporter
 from autoscaler.drivers.cluster import Cluster
 from autoscaler.drivers.manager import Manager, declared, implied
 from autoscaler.drivers.service import Edges
+from autoscaler.model import Decision, Observation
+from autoscaler.settings import Settings
 from kubeapi import kinds
 from kubeapi.client import KubeClient, Object
 from kubeapi.config import Config
@@ -32,10 +36,12 @@ def rra(name: str, service: str = "demo", **spec: Any) -> Object:
 
 
 @asynccontextmanager
-async def managed(client: KubeClient, may_write: Callable[[], bool] = lambda: True) -> AsyncIterator[None]:
+async def managed(
+    client: KubeClient, may_write: Callable[[], bool] = lambda: True, exporter: Exporter | None = None
+) -> AsyncIterator[None]:
     cluster, stop = Cluster(client, kinds.RRA), asyncio.Event()
     await cluster.start()
-    task = asyncio.create_task(Manager(Edges(client, cluster, may_write=may_write)).run(stop))
+    task = asyncio.create_task(Manager(Edges(client, cluster, exporter, may_write=may_write)).run(stop))
     try:
         yield
     finally:
@@ -124,6 +130,34 @@ async def test_without_the_right_to_write_nothing_is_written(client: KubeClient)
     assert "status" not in await client.get(kinds.RRA, "one", "ns")
     assert (await client.get(kinds.LWS, "prefill", "ns"))["spec"]["replicas"] == 1
     assert (await client.list(kinds.EVENT, "ns")).items == []
+
+
+class Faulty(Exporter):
+    """Has a bug that shows with one service only."""
+
+    def observe(self, settings: Settings, observation: Observation, decision: Decision, tick_s: float) -> None:
+        if settings.spec.service == "unlucky":
+            raise ZeroDivisionError("a bug")
+        super().observe(settings, observation, decision, tick_s)
+
+
+async def test_a_loop_that_fails_starts_anew_and_harms_no_other(
+    client: KubeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.create(kinds.RRA, rra("bad", service="unlucky"), "ns")
+
+    def failures() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if "the loop of ns/bad failed" in record.getMessage()]
+
+    async with managed(client, exporter=Faulty()), asyncio.timeout(20):
+        while len(failures()) < 2:
+            await asyncio.sleep(0.05)
+        # A service that comes meanwhile, and while the other one is down.
+        await client.create(kinds.RRA, rra("good"), "ns")
+        await status(client, "good", lambda s: bool(s.get("roles")))
+    assert "status" not in await client.get(kinds.RRA, "bad", "ns"), "it never got so far"
+    assert all(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in failures())
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"] * len(failures())
 
 
 def test_the_older_object_wins_whatever_the_order() -> None:
