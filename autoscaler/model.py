@@ -18,6 +18,11 @@ from policies.restore import Drops
 
 Number = float | Missing
 
+NOT_ON_PAGE = "is not on the page"
+"""How a reason ends where a page does not have a family: engines show many only with their first request."""
+SAYS_NOTHING = "which says nothing"
+"""What a reason says of a signal that a page has, but damaged: it may have counted for long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -306,13 +311,19 @@ Counts = Mapping[Count, float]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One process as last seen: what it has counted, each count as of when it was last given."""
+    """One process as last seen: what it has counted, each count as of when it was last given.
+
+    `engines`: the data-parallel ranks whose counts are summed here. `unsure`: counts that it has shown damaged and
+    never whole: what they were is not known, so that they do not begin at zero when they are given.
+    """
 
     uid: str
     at_s: float
     counts: Counts
     ttft: Histogram | Missing
     itl: Histogram | Missing
+    engines: tuple[str, ...] = ()
+    unsure: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

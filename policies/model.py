@@ -64,6 +64,7 @@ class Code(StrEnum):
     GHOSTS_DROPPED = "GhostsDropped"
     METRICS_PARTIAL = "MetricsPartial"
     UNIT_ERROR = "UnitError"
+    SIGNAL_DAMAGED = "SignalDamaged"
     UNREAD_IS_FULL = "UnreadIsFull"
     COUNTER_RESET = "CounterReset"
     BURST = "Burst"

@@ -7,6 +7,8 @@ Rules:
    every series of the source has it; where a page's own won (with honor_labels), the rest of them show the target's.
 3. A source is of the pod whose address was scraped, else of the one that its label names: a page that speaks of other
    pods is not theirs.
+4. A bucket that is there in two spellings of its bound counts once, the larger: a Prometheus that was upgraded to 3 has
+   the old series (`le="1"`) beside the new one (`le="1.0"`) until they are stale.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ PLACES = ("pod", "namespace", "container", "endpoint", "node", "service")
 
 RENAMED = "exported_"
 
+_Series = tuple[Mapping[str, str], float]
 SourceKey = tuple[str, ...]
 """The pod, and what the labels `COPIES` say."""
 CLUSTER = 1 + COPIES.index("cluster")
@@ -37,7 +40,7 @@ class Source:
     """One page as one store has it: its series, when it was scraped, and the pod that it is of."""
 
     key: SourceKey
-    series: list[tuple[Mapping[str, str], float]] = field(default_factory=list)
+    series: list[_Series] = field(default_factory=list)
     at_s: float = 0.0
 
     def names(self) -> frozenset[str]:
@@ -52,7 +55,7 @@ class Source:
     def page(self) -> list[Sample]:
         """The series as they stood on the page."""
         added = self._added()
-        return [(labels["__name__"], _own(labels, added), value) for labels, value in self.series]
+        return [(labels["__name__"], _own(labels, added), value) for labels, value in _spelled_once(self.series)]
 
     def _added(self) -> Mapping[str, str]:
         """The target's labels that pages may have as well, and what they say."""
@@ -120,6 +123,26 @@ def addresses_of(targets: Iterable[ScrapeTarget]) -> Mapping[str, str]:
         if address := urlsplit(target.url).netloc:
             pods[address].add(target.pod)
     return {address: next(iter(found)) for address, found in pods.items() if len(found) == 1}
+
+
+def _spelled_once(series: list[_Series]) -> list[_Series]:
+    """The series without those that repeat another one in another spelling of its bound."""
+    spellings = {labels["le"] for labels, _ in series if "le" in labels}
+    if len({_bound(text) for text in spellings}) == len(spellings):
+        return series
+    largest: dict[object, _Series] = {}
+    for labels, value in series:
+        key = frozenset({**labels, "le": _bound(labels["le"])}.items()) if "le" in labels else len(largest)
+        if key not in largest or value > largest[key][1]:
+            largest[key] = labels, value
+    return list(largest.values())
+
+
+def _bound(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _own(labels: Mapping[str, str], added: Mapping[str, str]) -> Mapping[str, str]:

@@ -104,12 +104,13 @@ def _prompt_mean(state: State, origin: Origin, start_s: float, length_from_s: fl
 def _output_mean(state: State, length_from_s: float) -> Number:
     generated = 0.0
     for source in ("router", "decode"):
-        generated, span_s = _increase(state, source, "generation_tokens", length_from_s)
-        finished, _ = _increase(state, source, "finished", length_from_s)
+        tokens, span_s = _increase(state, source, "generation_tokens", length_from_s)
+        finished, counted_s = _increase(state, source, "finished", length_from_s)
         served, _ = _increase(state, source, "served", length_from_s)
-        if span_s > 0 and finished > 0:
-            return generated / max(finished / 2, served)
-        if span_s > 0:
+        if min(span_s, counted_s) > 0 and finished > 0:
+            return tokens / max(finished / 2, served)
+        if min(span_s, counted_s) > 0:
+            generated = tokens
             break
     mean = _remembered(state, "output_tokens_mean", "no request has finished yet, so the output length is not known")
     return mean if isinstance(mean, Missing) else max(mean, generated)

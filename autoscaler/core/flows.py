@@ -2,10 +2,12 @@
 
 Rules:
 1. A counter that falls was reset: what it shows now came since. Each counter of each source is looked at by itself.
+   Where a pod's engines are summed, only one of them may have restarted: then nothing is known to have come. The same
+   holds when engines of a pod come or go.
 2. A source unseen for longer than `stale_after_s`, and one that was there before us, only gives a new baseline; a pod
    that has just become ready counts from zero.
-3. A count that a source gives for the first time began at zero: engines show many families only after their first
-   request. A count that is not given for a while keeps its last value.
+3. A count whose family was not on the page and is given now began at zero: engines show many only after their first
+   request. One that was there, but damaged, gives a baseline. A count that is not given keeps its last value.
 4. What a worker has accepted is what it finished, runs and holds in queues: completions alone would hide saturation.
 """
 
@@ -17,6 +19,7 @@ from typing import get_args
 
 from autoscaler.core import histogram
 from autoscaler.model import (
+    NOT_ON_PAGE,
     Count,
     Counts,
     Histogram,
@@ -68,7 +71,7 @@ def of_router(sample: RouterSample) -> Reading:
     }
     if at_end:
         given["prompts"] = sample.prompts
-    source = Source(sample.uid, sample.at_s, _given(given), sample.ttft, sample.itl)
+    source = Source(sample.uid, sample.at_s, _given(given), sample.ttft, sample.itl, unsure=_unsure(given))
     return Reading("router", source, sample.start_s, sample.ready_s, _signed(sample.arrivals))
 
 
@@ -89,6 +92,8 @@ def of_worker(sample: WorkerSample, counted: bool) -> Reading:
         counts=_given(given),
         ttft=sample.ttft if prefill else Missing("decode workers do not see TTFT"),
         itl=Missing("prefill workers do not see ITL") if prefill else sample.itl,
+        engines=sample.ranks,
+        unsure=_unsure(given),
     )
     origin: Origin = "prefill" if prefill else "decode"
     return Reading(origin, source, sample.start_s, sample.ready_s, _signed(sample.arrivals), counted)
@@ -146,13 +151,17 @@ def _increases(
         why.append(Reason(Stage.OBSERVE, Code.COUNTER_RESET, None, detail))
     if "finished" in reset:
         reset |= reading.signed
-    return {count: value - (0.0 if count in reset else then.get(count, 0.0)) for count, value in now.items()}
+    began = dict.fromkeys(reset, 0.0)
+    if len(reading.source.engines) > 1:
+        began = {count: now[count] for count in reset}
+    began |= {count: now[count] for count in before.unsure if count in now} if before else {}
+    return {count: value - began.get(count, then.get(count, 0.0)) for count, value in now.items()}
 
 
 def _goes_on(state: State, reading: Reading, before: Source | None, stale_s: float) -> bool:
     """Whether all that a source has counted since `before` (since its start, if that is None) came under our eyes."""
     if before is not None:
-        return reading.source.at_s - before.at_s <= stale_s
+        return reading.source.at_s - before.at_s <= stale_s and reading.source.engines == before.engines
     began_s = state.started_s
     return began_s is not None and reading.start_s > began_s and reading.source.at_s - reading.ready_s <= stale_s
 
@@ -160,12 +169,20 @@ def _goes_on(state: State, reading: Reading, before: Source | None, stale_s: flo
 def _kept(before: Source | None, now: Source) -> Source:
     if before is None:
         return now
+    counts = {**before.counts, **now.counts}
     return replace(
         now,
-        counts={**before.counts, **now.counts},
-        ttft=before.ttft if isinstance(now.ttft, Missing) else now.ttft,
-        itl=before.itl if isinstance(now.itl, Missing) else now.itl,
+        counts=counts,
+        ttft=_later(before.ttft, now.ttft),
+        itl=_later(before.itl, now.itl),
+        unsure=tuple(sorted({*before.unsure, *now.unsure} - counts.keys())),
     )
+
+
+def _later(before: Histogram | Missing, now: Histogram | Missing) -> Histogram | Missing:
+    """The last one given; where there is none, that it was once there is not forgotten."""
+    was_there = isinstance(before, Histogram) or not _absent(before)
+    return before if isinstance(now, Missing) and was_there else now
 
 
 def _latencies(
@@ -181,10 +198,18 @@ def _latencies(
             source = before.get(reading.source.uid)
             if not reading.counted or routed != (reading.origin == "router"):
                 continue
-            if _goes_on(state, reading, source, stale_s):
-                then = getattr(source, name) if source else None
+            then: Histogram | Missing | None = getattr(source, name) if source else None
+            if _goes_on(state, reading, source, stale_s) and _is_whole(reading, then, now):
                 totals[name] = histogram.add(totals[name], histogram.increase(then, now))
     return LatencyTotals(now_s, totals["ttft"], totals["itl"])
+
+
+def _is_whole(reading: Reading, then: Histogram | Missing | None, now: Histogram | Missing) -> bool:
+    """Whether the difference of two looks is what was observed between them."""
+    if isinstance(then, Missing) or isinstance(now, Missing):
+        return not isinstance(then, Missing) or _absent(then)
+    fell = then is not None and now.counts[-1] < then.counts[-1]
+    return not (fell and len(reading.source.engines) > 1)
 
 
 def seen_by_router(readings: Iterable[Reading], name: str) -> bool:
@@ -205,9 +230,20 @@ def _given(values: Mapping[Count, Number]) -> Counts:
     return {count: value for count, value in values.items() if not isinstance(value, Missing)}
 
 
+def _unsure(values: Mapping[Count, Number]) -> tuple[Count, ...]:
+    return tuple(sorted(count for count, value in values.items() if isinstance(value, Missing) and not _absent(value)))
+
+
+def _absent(signal: Missing) -> bool:
+    """Whether the page has not got it, rather than a damaged one."""
+    return signal.missing.endswith(NOT_ON_PAGE)
+
+
 def _sum(*values: Number) -> Number:
-    lacking = next((value for value in values if isinstance(value, Missing)), None)
-    return lacking or sum(value for value in values if not isinstance(value, Missing))
+    lacking = [value for value in values if isinstance(value, Missing)]
+    if lacking:
+        return min(lacking, key=_absent)
+    return sum(value for value in values if not isinstance(value, Missing))
 
 
 def _either(first: Number, second: Number) -> Number:

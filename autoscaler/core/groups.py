@@ -4,22 +4,25 @@ Rules:
 1. A group's leader is an engine. Another pod of it is one only if it has ever served, or says that it is another
    data-parallel rank; else it repeats its leader or idles beside it, and its numbers are nobody's.
 2. A role is the sum or the mean over its groups, never over pods, series or engines.
-3. A ready group of which any pod could not be read is unread.
-4. A use above 1 is an error of units, and not used.
+3. A ready group of which any pod could not be read is unread, and so is one whose counts are damaged.
+4. A use above 1 is an error of units, and not used. What a page has, but damaged, is told once per cause.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from statistics import fmean
 
-from autoscaler.model import Number, Observation, RoleFleet, RoleSignals, WorkerSample
+from autoscaler.model import SAYS_NOTHING, Number, Observation, RoleFleet, RoleSignals, RouterSample, WorkerSample
 from autoscaler.settings import Settings
-from policies.model import Code, Missing, Reason, Role, Stage
+from policies.model import Code, Detail, Missing, Reason, Role, Stage
 
 # What floating-point arithmetic of an exporter may add to a full cache.
 FULL = 1.0 + 1e-6
 NAMED_MAX = 5
+CAUSES_MAX = 10
+COUNTED = ("arrivals", "finished", "failed", "in_flight", "prompt_tokens", "prompts", "generation_tokens")
 UNIT_ERROR = "unit error"
 """What a reason says of a bounded gauge beyond its bound, also where the reader of the page has seen it already."""
 
@@ -66,7 +69,7 @@ def role_signals(
 
 def _unread(seen: Observation, fleet: RoleFleet, workers: Sequence[WorkerSample]) -> tuple[str, ...]:
     read = {worker.pod for worker in workers}
-    failed = seen.samples.failures
+    failed = seen.samples.failures.keys() | {worker.pod for worker in workers if damaged_count(worker)}
     return tuple(
         group.pods[0]
         for group in fleet.groups
@@ -86,10 +89,39 @@ def unit_errors(workers: Iterable[WorkerSample]) -> list[Reason]:
                 wrong.setdefault(worker.role, {}).setdefault(text, []).append(worker.pod)
                 break
     return [
-        Reason(Stage.OBSERVE, Code.UNIT_ERROR, role, {"why": why, "pods": len(pods), "named": named(pods)})
+        Reason(Stage.OBSERVE, Code.UNIT_ERROR, role, {"why": why, **_pods(pods)})
         for role, causes in sorted(wrong.items())
         for why, pods in sorted(causes.items())
     ]
+
+
+def damaged(samples: Iterable[RouterSample | WorkerSample]) -> list[Reason]:
+    """A reason for each damaged signal of each role: numbers and histograms that say nothing, and why."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for sample in samples:
+        values = (getattr(sample, field.name) for field in fields(sample))
+        causes = {value.missing for value in values if isinstance(value, Missing) and SAYS_NOTHING in value.missing}
+        for why in sorted(causes):
+            found.setdefault((_role_of(sample), why), []).append(sample.pod)
+    return [
+        Reason(Stage.OBSERVE, Code.SIGNAL_DAMAGED, Role(role) if role else None, {"why": why, **_pods(pods)})
+        for (role, why), pods in sorted(found.items())[:CAUSES_MAX]
+    ]
+
+
+def damaged_count(sample: RouterSample | WorkerSample) -> str:
+    """Why what a pod has counted is not known, or nothing."""
+    values = (getattr(sample, name, None) for name in COUNTED)
+    reasons = (value.missing for value in values if isinstance(value, Missing))
+    return next((why for why in reasons if SAYS_NOTHING in why), "")
+
+
+def _role_of(sample: RouterSample | WorkerSample) -> str:
+    return sample.role.value if isinstance(sample, WorkerSample) else ""
+
+
+def _pods(pods: Sequence[str]) -> Detail:
+    return {"pods": len(pods), "named": named(pods)}
 
 
 def named(names: Sequence[str]) -> str:

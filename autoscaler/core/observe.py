@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.core import demand, histogram
 from autoscaler.core.flows import HISTORY_S, LATENCY_WINDOW_S, Reading, accumulate, of_router, of_worker, seen_by_router
-from autoscaler.core.groups import engines, named, role_signals, unit_errors
+from autoscaler.core.groups import CAUSES_MAX, damaged, damaged_count, engines, named, role_signals, unit_errors
 from autoscaler.core.models import mismatch
 from autoscaler.model import (
     Demand,
@@ -30,7 +30,6 @@ from autoscaler.model import (
 from autoscaler.settings import Settings, Slo
 from policies.model import ROLES, Code, Detail, Missing, Reason, Role, Stage
 
-CAUSES_MAX = 10
 NO_ARRIVALS = "no arrival signal: no router counts arrivals"
 
 
@@ -58,9 +57,9 @@ def observe(state: State, seen: Observation, settings: Settings) -> Observed:
     roles = {role: role_signals(seen, role, workers, settings, state.engines.get(role, 1.0)) for role in ROLES}
     state = replace(state, engines={role: roles[role].engines_per_group for role in ROLES})
     ttft, itl = _latencies(state, seen.now_s, settings, readings)
-    partial = _partial(seen, bool(routers))
+    partial = _partial(seen, routers)
     signals = Signals(offered, ttft, itl, roles[Role.PREFILL], roles[Role.DECODE], partial)
-    why += [*_oddities(seen, signals), *unit_errors(workers)]
+    why += [*_oddities(seen, signals), *unit_errors(workers), *damaged([*routers, *workers])]
     return Observed(signals, state, tuple(why))
 
 
@@ -109,11 +108,13 @@ def _router_failed(seen: Observation) -> bool:
     return any(source not in pods for source in seen.samples.failures)
 
 
-def _partial(seen: Observation, routed: bool) -> str:
+def _partial(seen: Observation, routers: Sequence[RouterSample]) -> str:
     """Why what is known of arrivals is a lower bound."""
     if seen.samples.partial:
         return seen.samples.partial
-    return f"not every source of arrivals can be read: {_causes(seen)}" if routed and _router_failed(seen) else ""
+    if routers and _router_failed(seen):
+        return f"not every source of arrivals can be read: {_causes(seen)}"
+    return next((f"{router.pod}: {why}" for router in routers if (why := damaged_count(router))), "")
 
 
 def _by_cause(seen: Observation) -> dict[str, list[str]]:

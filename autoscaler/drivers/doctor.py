@@ -56,7 +56,7 @@ _REMEDIES = {
     Code.ROLE_BLIND: "put right what is found above",
 }
 """What to do where the reason's own words do not say it."""
-_REMARKS = (Code.GHOSTS_DROPPED, Code.METRICS_PARTIAL, Code.UNIT_ERROR)
+_REMARKS = (Code.GHOSTS_DROPPED, Code.METRICS_PARTIAL, Code.UNIT_ERROR, Code.SIGNAL_DAMAGED)
 _TOLD = (Code.WRITE_REFUSED, Code.WRITE_FAILED, Code.REPORT_FAILED, Code.ANOTHER_CONTROLLER)
 """What a controller that runs knows better."""
 

@@ -36,6 +36,8 @@ START_S = 10_000.0
 SYNC_S = 15.0
 HANGS = "hangs"
 REFUSES = "refuses"
+STREAMS = "streams 200 MB"
+BREAKS_OFF = "breaks off"
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,17 @@ def _times(name: str, own: str, seen: tuple[float, float]) -> list[str]:
     ]
 
 
-def gateway(ttft: Mapping[str, float], arrivals: float = 0.0) -> str:
-    """A page of our router for this service: TTFT by the spelling of each bucket's bound."""
+def gateway(ttft: Mapping[str, float], arrivals: float = 0.0, tokens: float = 1.0, ended: bool = True) -> str:
+    """A page of our router for this service: TTFT by the spelling of each bucket's bound; `tokens` for each prompt."""
     own = 'target_namespace="ns",target_service="demo"'
-    counters = ("requests_total", "prompt_tokens_total", "generation_tokens_total")
+    done = arrivals if ended else 0.0
+    counters = {"requests_total": arrivals, "prompt_tokens_total": arrivals * tokens, "generation_tokens_total": done}
     name = "roleratio_router_time_to_first_token_seconds"
     count = ttft["+Inf"]
     return "\n".join(
         [
-            *(f"roleratio_router_{counter}{{{own}}} {arrivals}" for counter in counters),
-            f'roleratio_router_requests_finished_total{{{own},outcome="ok"}} {arrivals}',
+            *(f"roleratio_router_{counter}{{{own}}} {value}" for counter, value in counters.items()),
+            f'roleratio_router_requests_finished_total{{{own},outcome="ok"}} {done}',
             *(f'{name}_bucket{{{own},le="{bound}"}} {value}' for bound, value in ttft.items()),
             f"{name}_count{{{own}}} {count}",
             f"{name}_sum{{{own}}} {count * 0.5}",
@@ -210,6 +213,8 @@ class Field:
             text = self.page(Role(role), group, worker)
         if text == HANGS:
             await asyncio.Event().wait()
+        if text in (STREAMS, BREAKS_OFF):
+            return await _endless(request, chunks=3200 if text == STREAMS else 1)
         return web.Response(text=text, status=503 if text == REFUSES else 200)
 
     def condition(self, kind: str) -> tuple[str, str]:
@@ -224,6 +229,54 @@ class Field:
         """What is exported now."""
         labels = {"target_namespace": "ns", "target_service": "demo", **({"role": role.value} if role else {})}
         return self.exported.get((f"roleratio_controller_{name}", frozenset(labels.items())))
+
+
+def codes(decision: Decision) -> set[Code]:
+    return {reason.code for reason in decision.why}
+
+
+def no_traffic(role: Role, group: int, worker: int) -> str:
+    """Counters that stand still, at what has been served so far."""
+    seen = (41220.0, 9000.0)
+    return vllm(
+        Engine(
+            prompt_tokens=4e7,
+            generation_tokens=1e7,
+            finished=41220,
+            ttft=seen,
+            itl=seen if role == "decode" else (0, 0),
+        )
+    )
+
+
+Silent = Callable[[Role, int], str | None]
+"""What a group answers instead of its page, or None."""
+
+
+class Traffic:
+    """Requests that prefill accepts and decode answers, as counters that grow while time passes."""
+
+    def __init__(self, rate_rps: float, prefill: int, decode: int, silent: Silent = lambda role, group: None) -> None:
+        self.rate_rps, self.sizes, self.silent = rate_rps, {Role.PREFILL: prefill, Role.DECODE: decode}, silent
+        self.requests = 1000.0
+        self.field: Field | None = None
+        self._at_s: float | None = None
+
+    def page(self, role: Role, group: int, worker: int) -> str:
+        """What a pod answers; groups beyond the first ones have just come and have served nothing."""
+        assert self.field
+        if self._at_s is not None and self.field.now_s > self._at_s:
+            self.requests += self.rate_rps * (self.field.now_s - self._at_s)
+        self._at_s = self.field.now_s
+        if (silent := self.silent(role, group)) is not None:
+            return silent
+        done = self.requests / self.sizes[role] if group < self.sizes[role] else 0.0
+        served = Engine(prompt_tokens=done * 1000, finished=done, ttft=(done, done * 0.3))
+        if role is Role.PREFILL:
+            return vllm(replace(served, running=1, generation_tokens=done))
+        if self.rate_rps > 0:
+            served = replace(served, running=16, waiting=20, kv=0.95)
+        return vllm(replace(served, generation_tokens=done * 300, itl=(done * 299, done * 299 * 0.12)))
 
 
 @asynccontextmanager
@@ -254,6 +307,17 @@ async def service(
         await made.reader.close()
         await made.exporter.stop()
         await runner.cleanup()
+
+
+async def _endless(request: web.Request, chunks: int) -> web.StreamResponse:
+    """A body of 200 MB, of which so many chunks of 64 kB come before the connection is closed."""
+    response = web.StreamResponse(headers={"Content-Length": str(200 << 20)})
+    await response.prepare(request)
+    for _ in range(chunks):
+        await response.write(b"# HELP a long comment\n" * 3120)
+    assert request.transport
+    request.transport.close()
+    return response
 
 
 def young(name: str, born: Mapping[str, float]) -> Object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
@@ -14,42 +15,47 @@ from autoscaler.adapters.prometheus import PrometheusReader
 from autoscaler.adapters.scrape import Scraper
 from autoscaler.core import tick
 from autoscaler.core.groups import NAMED_MAX
-from autoscaler.model import Decision, Fleet, Histogram, Observation, RoleFleet, State
+from autoscaler.model import Fleet, Histogram, Observation, RoleFleet, State
 from perfmodel.profile import load_profile
 from policies.model import ROLES, Code, Missing, Role
-from tests.autoscaler.field import HANGS, MODEL, REFUSES, SYNC_S, Engine, Field, gateway, service, settings, vllm, young
+from tests.autoscaler.field import (
+    HANGS,
+    MODEL,
+    REFUSES,
+    SYNC_S,
+    Engine,
+    Traffic,
+    codes,
+    gateway,
+    no_traffic,
+    service,
+    settings,
+    vllm,
+    young,
+)
 from tests.autoscaler.pages import WORKER, server, text
 from tests.autoscaler.test_prometheus import Store, metrics
+from tests.shared_data import ROOT
 
 BUSY = {"prefill": {"maxGroups": 16}, "decode": {"maxGroups": 16, "maxNumSeqs": 16}}
 TICKS_OF_20_MIN = int(20 * 60 / SYNC_S)
 
 
-def codes(decision: Decision) -> set[Code]:
-    return {reason.code for reason in decision.why}
-
-
-def no_traffic(role: Role, group: int, worker: int) -> str:
-    """Counters that stand still, at what has been served so far."""
-    seen = (41220.0, 9000.0)
-    return vllm(
-        Engine(
-            prompt_tokens=4e7,
-            generation_tokens=1e7,
-            finished=41220,
-            ttft=seen,
-            itl=seen if role == "decode" else (0, 0),
-        )
-    )
-
-
 # idle-or-blind
 
 
-async def test_idle_is_a_true_zero_and_latencies_say_no_traffic() -> None:
-    async with service(7, 1, no_traffic) as field:
+@pytest.mark.parametrize(
+    "router", [None, lambda: gateway({"1.0": 41000, "+Inf": 41220}, 41220.0)], ids=["no", "router"]
+)
+async def test_idle_is_a_true_zero_and_latencies_say_no_traffic(router: Callable[[], str] | None) -> None:
+    async with service(7, 1, no_traffic, router=router) as field:
         last = await field.run(TICKS_OF_20_MIN)
         assert field.replicas == {Role.PREFILL: 1, Role.DECODE: 1}
+        steps = [number for number, decision in enumerate(field.decisions) if decision.step]
+        # One tick to know the demand, the window, and a tick for each of the six groups.
+        window_s = field.settings.spec.prefill.scale_down_stabilization_s
+        assert len(steps) == 6
+        assert steps[-1] * SYNC_S <= SYNC_S + window_s + 6 * SYNC_S
         assert Code.NO_TRAFFIC in codes(last)
         assert (field.gauge("demand_requests_per_second"), field.condition("ScalingActive")[0]) == (0.0, "True")
         for latency in (last.signals.ttft, last.signals.itl):
@@ -121,32 +127,6 @@ async def test_only_the_model_that_is_named_counts() -> None:
 
 
 # one-dead-worker
-
-
-class Traffic:
-    """Requests that prefill accepts and decode answers, as counters that grow while time passes."""
-
-    def __init__(self, rate_rps: float, prefill: int, decode: int, silent: Callable[[Role, int], str | None]) -> None:
-        self.rate_rps, self.sizes, self.silent = rate_rps, {Role.PREFILL: prefill, Role.DECODE: decode}, silent
-        self.requests = 1000.0
-        self.field: Field | None = None
-        self._at_s: float | None = None
-
-    def page(self, role: Role, group: int, worker: int) -> str:
-        """What a pod answers; groups beyond the first ones have just come and have served nothing."""
-        assert self.field
-        if self._at_s is not None and self.field.now_s > self._at_s:
-            self.requests += self.rate_rps * (self.field.now_s - self._at_s)
-        self._at_s = self.field.now_s
-        if (silent := self.silent(role, group)) is not None:
-            return silent
-        done = self.requests / self.sizes[role] if group < self.sizes[role] else 0.0
-        served = Engine(prompt_tokens=done * 1000, finished=done, ttft=(done, done * 0.3))
-        if role is Role.PREFILL:
-            return vllm(replace(served, running=1, generation_tokens=done))
-        if self.rate_rps > 0:
-            served = replace(served, running=16, waiting=20, kv=0.95)
-        return vllm(replace(served, generation_tokens=done * 300, itl=(done * 299, done * 299 * 0.12)))
 
 
 async def test_one_dead_worker_does_not_stop_growth() -> None:
@@ -429,3 +409,13 @@ async def test_the_spelling_of_a_bound_changes_nothing(before: str, after: str) 
         rates = [d.signals.demand.requests_per_s for d in field.decisions[1:]]
         assert rates == [pytest.approx(40 / SYNC_S), pytest.approx(60 / SYNC_S)]
         assert Code.COUNTER_RESET not in codes(last)
+
+
+def test_no_query_that_is_shipped_takes_a_bound_for_a_word() -> None:
+    """`le="1"` matches nothing in a Prometheus 3, which writes 1.0, and says nothing about it."""
+    files = [path for path in (ROOT / "dashboards").iterdir() if path.suffix in (".json", ".yaml")]
+    matched = {
+        path.name: re.findall(r'\ble\s*(?:=|!=)\s*\\?"[^"]*|\ble\s*=~\s*\\?"[0-9]+\\?"', path.read_text())
+        for path in files
+    }
+    assert matched == {"engines.yaml": [], "rules.yaml": [], "service.json": []}

@@ -301,11 +301,16 @@ async def test_prometheus_that_is_down() -> None:
 async def test_prometheus_that_never_answers_is_asked_by_one_thread_only() -> None:
     asked, release = 0, asyncio.Event()
 
-    async def hang(_: web.Request) -> web.Response:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        """Never done, and never silent for so long that the client itself gives up."""
         nonlocal asked
         asked += 1
-        await release.wait()
-        return web.Response(status=503)
+        response = web.StreamResponse(status=503)
+        await response.prepare(request)
+        while not release.is_set():
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+        return response
 
     async with server({"/api/v1/query": hang}) as url:
         reader = PrometheusReader(metrics(url, scrapeTimeoutS=0.2))

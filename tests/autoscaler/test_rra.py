@@ -244,6 +244,7 @@ CAUSES = {
     Code.HELD_BLIND: {"Blind"},
     Code.METRICS_PARTIAL: {"Blind"},
     Code.UNIT_ERROR: {"Blind"},
+    Code.SIGNAL_DAMAGED: {"Blind"},
     Code.SCRAPE_FAILED: {"Blind"},
     Code.WRITE_FAILED: {"Ready", "AbleToScale"},
     Code.REPORT_FAILED: {"Reporting"},

@@ -36,7 +36,7 @@ from autoscaler.adapters.pages.fold import first_missing, larger, largest, multi
 from autoscaler.adapters.pages.model import Distribution, Serves, Signals, Split, Spread, Unit
 from autoscaler.adapters.pages.spread import LARGEST, RawHistogram, merged
 from autoscaler.adapters.pages.text import Exposition, Labels, PageError
-from autoscaler.model import Number
+from autoscaler.model import NOT_ON_PAGE, SAYS_NOTHING, Number
 from policies.model import Missing
 
 Key = tuple[str, ...]
@@ -143,7 +143,7 @@ class Aggregator:
     def _signal(self, sources: tuple[Source, ...]) -> Values | Missing:
         """A signal of each engine, from the first source that the page has."""
         source = self._pick(sources)
-        return self._read(source) if source else Missing(f"{_called(sources)} is not on the page")
+        return self._read(source) if source else Missing(f"{_called(sources)} {NOT_ON_PAGE}")
 
     def _pick(self, sources: tuple[Source, ...]) -> Source | None:
         return next((source for source in sources if self._has(source)), None)
@@ -202,10 +202,10 @@ class Aggregator:
         if 0 <= value <= min(most, LARGEST):
             return value
         if math.isnan(value) and name in self._conflicts:
-            return Missing(f"{name} stands on the page twice with different values")
+            return Missing(f"{name} stands on the page twice with different values, {SAYS_NOTHING}")
         if most < value < math.inf:
             return Missing(f"{name} is {value:g}, a unit error: it is at most {most:g}")
-        return Missing(f"{name} is {value:g}, which says nothing")
+        return Missing(f"{name} is {value:g}, {SAYS_NOTHING}")
 
     def _split_of(self, labels: Labels) -> tuple[Key, Labels]:
         """Whose series this is, and the labels that split what it says."""

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from autoscaler.adapters.pages.fold import first_missing
 from autoscaler.adapters.pages.model import Distribution, Spread
-from autoscaler.model import Histogram, Number
+from autoscaler.model import NOT_ON_PAGE, SAYS_NOTHING, Histogram, Number
 from policies.model import Missing
 
 LARGEST = 1e100
@@ -51,11 +51,11 @@ class RawHistogram:
         if count == ABSENT and bounds and bounds[-1] == math.inf and 0 <= counts[-1] <= LARGEST:
             count = counts[-1]
         if isinstance(count, Missing):
-            return Missing(count.missing or f"{name}_count is not on the page")
+            return Missing(count.missing or f"{name}_count {NOT_ON_PAGE}, {SAYS_NOTHING}")
         if isinstance(total, Missing):
-            return Missing(total.missing or f"{name}_sum is not on the page")
+            return Missing(total.missing or f"{name}_sum {NOT_ON_PAGE}, {SAYS_NOTHING}")
         if fault := _fault(bounds, counts, count):
-            return Distribution(count, total * scale, Missing(f"{name} {fault}"))
+            return Distribution(count, total * scale, Missing(f"{name} {fault}, {SAYS_NOTHING}"))
         scaled = tuple(bound * scale for bound in bounds)
         return Distribution(count, total * scale, Histogram(scaled, tuple(counts), total * scale))
 
