@@ -30,7 +30,7 @@ from tests.manifests.access import ROOT
 
 CRD = ROOT / "manifests" / "base" / "crd.yaml"
 HPA = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-TICKS = 10
+TICKS = 6
 OURS, THEIRS = 2, 3
 QUICK = {"syncPeriodS": 0.4, "metrics": {"windowS": 2, "scrapeTimeoutS": 0.2}}
 
