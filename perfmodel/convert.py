@@ -1,125 +1,181 @@
-"""Makes a profile from a table of latencies: `python -m perfmodel.convert TABLE.csv.gz > PROFILE.json`.
+"""Makes a profile document of what a table measured of one model, on one kind of card, at one TP width; pure.
 
-The table is aiconfigurator's (columns model, system, backend, backend_version, tp, phase, batch,
-tokens_per_seq, prefix, latency_ms, mem_gb, oom). How it is cleaned:
-1. Prefill takes the rows of batch 1. The table has cached prefixes for a few prompt lengths only; for the
-   others the extra time of a prefix is proportional to new tokens times a rate per new token, which is
-   interpolated between the lengths that it has and held beyond them (measured: it varies by under 10 %).
-2. Decode keeps the modelled latencies of cells that are out of memory, because they are the corners of
-   cells that fit; `kv_capacity_tokens` keeps the engine out of them. Cells that the table lacks go on
-   along their row, linear in context, as reading the KV cache is.
-3. Dips: each cell becomes the least latency of all cells that are at least as large in both coordinates,
-   since a smaller step could be padded to the larger one.
-4. KV capacity: 0.9 of the card's memory less the weights (the least `mem_gb` of the table, which is in
-   GiB), over all cards, divided by the bytes per token, in whole blocks of 16 tokens.
+How a table becomes a profile; what was done is said in `provenance.notes`:
+1. Prefill is known behind cached tokens at a few prompt lengths only. For the others the extra time is proportional to
+   new tokens times a rate per new token, interpolated between the lengths that have it and held beyond them.
+2. Decode rows that lack their last contexts go on linearly along the row, as reading the KV cache is. Cells that do
+   not fit into memory are kept where a table models them: they are the corners of cells that fit.
+3. Times that fall in a coordinate are moved by `monotone`, and how many and how far is said.
+4. KV capacity: 0.9 of the cards' memory less the weights, by the bytes of a token, in whole blocks of 16 tokens.
+5. A limit beyond what the table covers is an error, as is a table without enough of it; all problems at once.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import gzip
 import json
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from perfmodel.profile import FORMAT, parse_profile
+from perfmodel.monotone import monotone
+from perfmodel.profile import FORMAT, ProfileError, parse_profile
 
-_BLOCK_TOKENS = 16
-_MEMORY_SHARE = 0.9
-_GIB = 2**30
+BLOCK_TOKENS = 16
+MEMORY_SHARE = 0.9
+MAX_BATCH = 256
+GIB = 2**30
 
-Row = Mapping[str, str]
+Cells = dict[tuple[int, int], float]
+"""Milliseconds at (new tokens, cached tokens), or at (batch, context tokens)."""
 Grid = list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """What the table does not say of model and hardware; the defaults are Qwen3-32B's on A100-80GB.
+class Limits:
+    """What a table does not say of the engine; None is the most that the table covers."""
 
-    Bytes per token: 64 layers x (K and V) x 8 KV heads x 128 dimensions x 2 bytes.
-    """
-
-    model: str = "Qwen/Qwen3-32B"
-    system: str = "a100_sxm"
-    tp: int = 2
-    card_gib: int = 80
-    kv_bytes_per_token: int = 64 * 2 * 8 * 128 * 2
-    max_model_len: int = 131_072
-    max_num_seqs: int = 128
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
     prefill_chunk_tokens: int = 4096
-    transfer_gb_per_s: float = 25.0
-    max_batch: int = 256
+    transfer_gb_per_s: float | None = None
+    kv_capacity_tokens: int | None = None
 
 
-def convert(rows: Iterable[Row], card: Card) -> dict[str, Any]:
-    """The profile document for one model, card and TP width. Raises ValueError if the table lacks it."""
-    mine = [row for row in rows if _matches(row, card)]
-    if not mine:
-        raise ValueError(f"the table has no rows for {card.model}, {card.system}, tp {card.tp}")
-    weights_gib = min(float(row["mem_gb"]) for row in mine)
-    free_bytes = (_MEMORY_SHARE * card.card_gib - weights_gib) * _GIB * card.tp
-    capacity_tokens = int(free_bytes / card.kv_bytes_per_token) // _BLOCK_TOKENS * _BLOCK_TOKENS
-    return {
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a table says, and what is known of its model and cards. `weights_gib` and `card_gib` are of one card."""
+
+    provenance: Mapping[str, str]
+    tp: int
+    prefill: Cells
+    decode: Cells
+    kv_bytes_per_token: int
+    weights_gib: float
+    card_gib: float
+    link_gb_per_s: float
+    notes: list[str] = field(default_factory=list)
+
+
+def convert(measured: Measured, limits: Limits) -> dict[str, Any]:
+    """The profile document. Raises ProfileError with every reason why the table cannot give it."""
+    check_support(measured, limits)
+    notes = list(measured.notes)
+    news, cacheds, prefill = _prefill(measured.prefill, notes)
+    most = limits.max_num_seqs or min(MAX_BATCH, max(batch for batch, _ in measured.decode))
+    batches, contexts, decode = _decode(measured.decode, max(most, MAX_BATCH), notes)
+    if limits.transfer_gb_per_s is None:
+        notes.append(f"transfer_gb_per_s: not in the table; one link of {measured.link_gb_per_s:g} GB/s is assumed")
+    document = {
         "format": FORMAT,
-        "provenance": {
-            "source": "modelled by aiconfigurator 0.12.0 (ai-dynamo/aiconfigurator) from measured kernels",
-            "licence": "Apache-2.0",
-            "model": card.model,
-            "gpu": card.system,
-            "backend": mine[0]["backend"],
-            "backend_version": mine[0]["backend_version"],
-        },
-        "tp": card.tp,
-        "gpus": card.tp,
-        "kv_bytes_per_token": card.kv_bytes_per_token,
-        "kv_capacity_tokens": capacity_tokens,
-        "max_model_len": card.max_model_len,
-        "max_num_seqs": card.max_num_seqs,
-        "prefill_chunk_tokens": card.prefill_chunk_tokens,
-        "transfer_gb_per_s": card.transfer_gb_per_s,
-        "prefill_ms": _prefill(mine),
-        "decode_ms": _decode(mine, card.max_batch),
+        "provenance": {**measured.provenance, "notes": notes},
+        "tp": measured.tp,
+        "gpus": measured.tp,
+        "kv_bytes_per_token": measured.kv_bytes_per_token,
+        "kv_capacity_tokens": limits.kv_capacity_tokens or kv_capacity_tokens(measured),
+        "max_model_len": limits.max_model_len or min(news[-1], contexts[-1]),
+        "max_num_seqs": most,
+        "prefill_chunk_tokens": limits.prefill_chunk_tokens,
+        "transfer_gb_per_s": limits.transfer_gb_per_s or measured.link_gb_per_s,
+        "prefill_ms": {"new_tokens": news, "cached_tokens": cacheds, "ms": prefill},
+        "decode_ms": {"batch": batches, "context_tokens": contexts, "ms": decode},
     }
+    parse_profile(document, "made")
+    return document
 
 
-def _matches(row: Row, card: Card) -> bool:
-    return row["model"] == card.model and row["system"] == card.system and int(row["tp"]) == card.tp
+def kv_capacity_tokens(measured: Measured) -> int:
+    """Tokens that one TP group holds; 0 or less if the weights alone do not fit."""
+    free_bytes = (MEMORY_SHARE * measured.card_gib - measured.weights_gib) * GIB * measured.tp
+    return int(free_bytes / measured.kv_bytes_per_token) // BLOCK_TOKENS * BLOCK_TOKENS
 
 
-def _prefill(rows: Sequence[Row]) -> dict[str, Any]:
-    cells = {
-        (int(row["tokens_per_seq"]), int(row["prefix"])): float(row["latency_ms"])
-        for row in rows
-        if row["phase"] == "prefill" and row["batch"] == "1"
+def check_support(measured: Measured, limits: Limits) -> None:
+    """Raises ProfileError where a table is too small for a profile, or for the limits asked for."""
+    problems = []
+    for cells, names in (
+        (measured.prefill, ("prefill: new_tokens", "prefill: cached_tokens")),
+        (measured.decode, ("decode: batch", "decode: context_tokens")),
+    ):
+        for axis, name in enumerate(names):
+            found = sorted({cell[axis] for cell in cells})
+            if len(found) < 2:
+                problems.append(f"{name} = {_listed(found) or 'none'}: expected at least 2 values in the table")
+    if problems:
+        raise ProfileError(*problems)
+    covered = {
+        "max_model_len": min(max(new for new, _ in measured.prefill), max(context for _, context in measured.decode)),
+        "max_num_seqs": max(batch for batch, _ in measured.decode),
     }
+    for name, most in covered.items():
+        asked = getattr(limits, name)
+        if asked and asked > most:
+            problems.append(f"{name} = {asked}: expected at most {most}, which the table covers")
+    if not limits.kv_capacity_tokens and kv_capacity_tokens(measured) <= 0:
+        problems.append(
+            f"kv_capacity_tokens: weights of {measured.weights_gib:.1f} GiB a card leave no room in "
+            f"{MEMORY_SHARE} of {measured.card_gib:g} GiB; choose a larger tp"
+        )
+    if problems:
+        raise ProfileError(*problems)
+
+
+def _prefill(cells: Cells, notes: list[str]) -> tuple[list[int], list[int], Grid]:
+    """New tokens, cached tokens, milliseconds."""
     news = sorted({new for new, cached in cells if cached == 0})
     cacheds = sorted({cached for _, cached in cells})
     extra_per_token = {
-        cached: [(n, (ms - cells[n, 0]) / n) for (n, c), ms in sorted(cells.items()) if c == cached]
+        cached: [(n, (ms - cells[n, 0]) / n) for (n, c), ms in sorted(cells.items()) if c == cached and (n, 0) in cells]
         for cached in cacheds
     }
-    grid = [[cells[new, 0] + new * _interpolate(extra_per_token[cached], new) for cached in cacheds] for new in news]
-    return {"new_tokens": news, "cached_tokens": cacheds, "ms": _rounded(_without_dips(grid))}
+    grid = [[cells[new, 0] + new * interpolate(extra_per_token[cached], new) for cached in cacheds] for new in news]
+    if lacking := len(news) * len(cacheds) - len(cells):
+        known = sorted({new for new, cached in cells if cached})
+        notes.append(
+            f"prefill_ms: {lacking} of {len(news) * len(cacheds)} cells have no measurement behind cached tokens; from "
+            f"{_listed(known)} new tokens by their extra time per new token"
+        )
+    return news, cacheds, repaired("prefill_ms", grid, notes)
 
 
-def _decode(rows: Sequence[Row], max_batch: int) -> dict[str, Any]:
-    cells = {
-        (int(row["batch"]), int(row["tokens_per_seq"])): float(row["latency_ms"])
-        for row in rows
-        if row["phase"] == "decode" and int(row["batch"]) <= max_batch
-    }
-    batches = sorted({batch for batch, _ in cells})
+def _decode(cells: Cells, max_batch: int, notes: list[str]) -> tuple[list[int], list[int], Grid]:
+    """Batches, contexts, milliseconds."""
+    batches = sorted({batch for batch, _ in cells if batch <= max_batch})
     contexts = sorted({context for _, context in cells})
-    grid = [
-        _continued([cells[batch, context] for context in contexts if (batch, context) in cells], contexts)
-        for batch in batches
-    ]
-    return {"batch": batches, "context_tokens": contexts, "ms": _rounded(_without_dips(grid))}
+    grid, lacking = [], []
+    for batch in batches:
+        known = [cells[batch, context] for context in contexts if (batch, context) in cells]
+        rows = [context for context in contexts if (batch, context) not in cells]
+        if len(known) < 2 or rows != contexts[len(known) :]:
+            raise ProfileError(
+                f"decode: batch {batch} lacks context_tokens {_listed(rows)}: a gap between measured cells, expected "
+                "gaps at the end of a row only"
+            )
+        lacking += [f"batch {batch} from {rows[0]}"] if rows else []
+        grid.append(_continued(known, contexts))
+    if lacking:
+        count = len(batches) * len(contexts) - sum(batch <= max_batch for batch, _ in cells)
+        notes.append(
+            f"decode_ms: {count} of {len(batches) * len(contexts)} cells are not in the table and go on linearly in "
+            f"context: {_listed(lacking)}"
+        )
+    return batches, contexts, repaired("decode_ms", grid, notes)
+
+
+def repaired(name: str, grid: Grid, notes: list[str]) -> Grid:
+    """The grid, monotone and rounded; a note says what was moved and how far."""
+    width = len(grid[0])
+    flat = [cell for row in grid for cell in row]
+    clean = monotone(flat, (len(grid), width))
+    moved = [abs(new - old) / old for new, old in zip(clean, flat, strict=True) if abs(new - old) > 1e-9 * old]
+    if moved:
+        notes.append(
+            f"{name}: isotonic repair moved {len(moved)} of {len(flat)} cells, by {sum(moved) / len(moved):.1%} on "
+            f"average and {max(moved):.1%} at most"
+        )
+    cells = [round(cell, 3) for cell in clean]
+    return [cells[i : i + width] for i in range(0, len(cells), width)]
 
 
 def _continued(known: Sequence[float], contexts: Sequence[int]) -> list[float]:
@@ -129,7 +185,7 @@ def _continued(known: Sequence[float], contexts: Sequence[int]) -> list[float]:
     return [*known, *(known[last] + slope * (context - contexts[last]) for context in contexts[last + 1 :])]
 
 
-def _interpolate(points: Sequence[tuple[int, float]], x: float) -> float:
+def interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
     """Linear between the points, constant beyond them."""
     for (x0, y0), (x1, y1) in pairwise(points):
         if x0 <= x <= x1:
@@ -137,45 +193,12 @@ def _interpolate(points: Sequence[tuple[int, float]], x: float) -> float:
     return points[0][1] if x < points[0][0] else points[-1][1]
 
 
-def _without_dips(grid: Grid) -> Grid:
-    """The lower envelope: the least of all cells at least as large in both coordinates."""
-    clean = [list(row) for row in grid]
-    for i in reversed(range(len(clean))):
-        for j in reversed(range(len(clean[i]))):
-            after = [clean[i + 1][j]] if i + 1 < len(clean) else []
-            after += [clean[i][j + 1]] if j + 1 < len(clean[i]) else []
-            clean[i][j] = min([clean[i][j], *after])
-    return clean
-
-
-def _rounded(grid: Grid) -> Grid:
-    return [[round(cell, 3) for cell in row] for row in grid]
+def _listed(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items))
 
 
 def as_text(document: Mapping[str, Any]) -> str:
     """JSON with one row of a surface per line."""
-    text = json.dumps(document, indent=1)
-    return re.sub(r"\[[^\[\]]*\]", lambda found: " ".join(found.group().split()), text) + "\n"
-
-
-def main() -> int:
-    """Read the table named on the command line, write the profile to stdout."""
-    parser = argparse.ArgumentParser(
-        description="Make a profile of Qwen3-32B on 2 x A100-80GB from aiconfigurator's table.",
-        epilog="example: python -m perfmodel.convert aic_pd_surfaces_vllm.csv.gz > profile.json",
-    )
-    parser.add_argument("table", help="CSV file, gzipped")
-    table = parser.parse_args().table
-    try:
-        with gzip.open(table, "rt", encoding="utf-8", newline="") as lines:
-            document = convert(csv.DictReader(lines), Card())
-    except (OSError, ValueError, KeyError) as error:
-        print(f"table {table}: {error}; expected aiconfigurator's surfaces as .csv.gz", file=sys.stderr)
-        return 2
-    parse_profile(document, "made")
-    sys.stdout.write(as_text(document))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    # Only lists of numbers: a note may hold brackets of its own.
+    return re.sub(r"\[[-+\d.eE,\s]*\]", lambda found: " ".join(found.group().split()), text) + "\n"

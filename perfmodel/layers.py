@@ -26,6 +26,7 @@ from math import inf, prod
 from pathlib import Path
 
 from perfmodel.models import ModelShape
+from perfmodel.monotone import lines, monotone, running
 from perfmodel.profile import ProfileError
 from perfmodel.steps import Chunk, DecodeLine, outside
 from perfmodel.tables import Row, capped, read_table
@@ -227,7 +228,7 @@ def _summed(layers: Mapping[str, Points], times: Callable[[str], int]) -> list[f
         factor = times(name)
         for count, us in enumerate(_at_each(points, last), start=1):
             total[count] += factor * us
-    return [0.0, *_monotone(total[1:], (last,))]
+    return [0.0, *monotone(total[1:], (last,))]
 
 
 def _at_each(points: Points, last: int) -> Iterator[float]:
@@ -249,7 +250,7 @@ def _attention(table: str, rows: Sequence[Row], problems: list[str]) -> Attentio
     values = _spread(known, axes)
     cells, shape = list(product(*axes)), tuple(map(len, axes))
     # A cell within what was measured has a measured one at or above it in every coordinate.
-    within = _running([float(value is not None) for value in values], shape, max, backwards=True)
+    within = running([float(value is not None) for value in values], shape, max, backwards=True)
     for axis in (3, 1, 0, 2):
         _fill(values, axes, axis)
     _more_sequences(values, axes)
@@ -257,7 +258,7 @@ def _attention(table: str, rows: Sequence[Row], problems: list[str]) -> Attentio
     if gaps:
         first = _named(gaps[0])
         problems.append(f"{table}: {len(gaps)} of {len(cells)} cells are gaps between measured ones, first {first}")
-    highest = _running([value or 0.0 for value in values], shape, max, backwards=False)
+    highest = running([value or 0.0 for value in values], shape, max, backwards=False)
     problems += capped(
         table,
         [
@@ -266,7 +267,7 @@ def _attention(table: str, rows: Sequence[Row], problems: list[str]) -> Attentio
             if known.get(cell, inf) < DEEPEST_DIP * before
         ],
     )
-    return Attention(axes, _monotone([inf if value is None else value for value in values], shape))
+    return Attention(axes, monotone([inf if value is None else value for value in values], shape))
 
 
 def _named(cell: Sequence[float]) -> str:
@@ -287,19 +288,10 @@ def _spread(known: Mapping[tuple[int, int, int, int], float], axes: Axes) -> lis
     return [value(*cell) for cell in product(*axes)]
 
 
-def _lines(shape: Sequence[int], axis: int) -> Iterator[slice]:
-    """The lines of a row-major grid along one axis."""
-    stride = prod(shape[axis + 1 :])
-    length = stride * shape[axis]
-    for outer in range(0, prod(shape), length):
-        for start in range(outer, outer + stride):
-            yield slice(start, outer + length, stride)
-
-
 def _fill(values: list[float | None], axes: Axes, axis: int) -> None:
     """Complete the lines along one axis between their known points."""
     xs = axes[axis]
-    for line in _lines([len(one) for one in axes], axis):
+    for line in lines([len(one) for one in axes], axis):
         cells = values[line]
         known = [(i, us) for i, us in enumerate(cells) if us is not None]
         if len(known) == len(cells):
@@ -314,29 +306,10 @@ def _more_sequences(values: list[float | None], axes: Axes) -> None:
     """Beyond the most sequences measured together with a prompt: what they add without one."""
     shape = [len(one) for one in axes]
     stride = prod(shape[2:])
-    for number, line in enumerate(_lines(shape, 2)):
+    for number, line in enumerate(lines(shape, 2)):
         cells, alone = values[line], values[slice(number % shape[3], stride, shape[3])]
         for i in range(1, len(cells)):
             before, more, fewer = cells[i - 1], alone[i], alone[i - 1]
             if cells[i] is None and before is not None and more is not None and fewer is not None:
                 cells[i] = before + more - fewer
         values[line] = cells
-
-
-def _monotone(values: Sequence[float], shape: Sequence[int]) -> list[float]:
-    """Rule 3: monotone along every axis."""
-    above = _running(values, shape, max, backwards=False)
-    below = _running(values, shape, min, backwards=True)
-    return [(high + low) / 2 for high, low in zip(above, below, strict=True)]
-
-
-def _running(
-    values: Sequence[float], shape: Sequence[int], best: Callable[[float, float], float], *, backwards: bool
-) -> list[float]:
-    """The best of all values up to (or from) each point, in every coordinate."""
-    out = list(values)
-    turn = -1 if backwards else 1
-    for axis in range(len(shape)):
-        for line in _lines(shape, axis):
-            out[line] = list(accumulate(out[line][::turn], best))[::turn]
-    return out

@@ -5,7 +5,8 @@ Rules:
 2. Both surfaces are monotone in both coordinates and are interpolated bilinearly. Below the first knot
    the first knot holds (a step never costs less than its launch). Above the last knot is an error,
    except in `cached_tokens`, where the last segment goes on: attention over cached tokens is linear.
-3. A file with mistakes is refused whole, with one line per mistake: key, value, what is expected.
+3. A file with mistakes is refused whole, with one line per mistake: key, value, what is expected. Of a table with
+   many gaps or dips the first SHOWN are named, and how many more there are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, TypeGuard
 
 FORMAT = "roleratio.dev/profile/v1"
 DEFAULT_PROFILE = "qwen3-32b-a100-tp2"
+SHOWN = 10
 
 _SHIPPED = Path(__file__).parent / "profiles"
 
@@ -35,7 +37,7 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where the numbers come from, and under which licence."""
+    """Where the numbers come from, under which licence, and what was done to them (`notes`)."""
 
     source: str
     licence: str
@@ -43,11 +45,15 @@ class Provenance:
     gpu: str
     backend: str
     backend_version: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Milliseconds over two coordinates: `ms[i][j]` at `xs[i]`, `ys[j]`; monotone in both."""
+    """Milliseconds over two coordinates: `ms[i][j] * factor` at `xs[i]`, `ys[j]`; monotone in both.
+
+    `factor` is what an online correction learned; a file has none.
+    """
 
     x_name: str
     y_name: str
@@ -55,6 +61,7 @@ class Surface:
     ys: tuple[float, ...]
     ms: tuple[tuple[float, ...], ...]
     extrapolate_y: bool = False
+    factor: float = 1.0
 
     def at(self, x: float, y: float) -> float:
         """The interpolated value. Logarithmic in the number of knots. Raises ProfileError outside support."""
@@ -62,7 +69,7 @@ class Surface:
         y_limit = math.inf if self.extrapolate_y else self.ys[-1]
         j, v = _segment(self.ys, self._checked(self.y_name, y, y_limit))
         low = _mix(self.ms[i], j, v)
-        return low if u == 0.0 else low + u * (_mix(self.ms[i + 1], j, v) - low)
+        return self.factor * (low if u == 0.0 else low + u * (_mix(self.ms[i + 1], j, v) - low))
 
     @staticmethod
     def _checked(name: str, value: float, limit: float) -> float:
@@ -87,6 +94,8 @@ class Profile:
     transfer_gb_per_s: float
     prefill: Surface
     decode: Surface
+    transfer_latency_ms: float | None = None
+    """What a transfer takes beside its bytes; None where that was not measured."""
 
     def prefill_ms(self, new_tokens: float, cached_tokens: float = 0.0) -> float:
         """One prefill step over `new_tokens` behind `cached_tokens` already in the KV cache."""
@@ -97,8 +106,8 @@ class Profile:
         return 0.0 if batch == 0 else self.decode.at(batch, mean_context_tokens)
 
     def transfer_ms(self, tokens: float) -> float:
-        """Moving the KV of `tokens` over an idle link."""
-        return tokens * self.kv_bytes_per_token / (self.transfer_gb_per_s * 1e9) * 1e3
+        """Moving the KV of `tokens` over an idle link; its bytes alone where the latency is not known."""
+        return (self.transfer_latency_ms or 0.0) + tokens * self.kv_bytes_per_token / (self.transfer_gb_per_s * 1e6)
 
     def max_decode_batch(self, mean_context_tokens: float, itl_ms: float) -> int:
         """The largest batch within `max_num_seqs` whose ITL and KV fit; 0 if none. Logarithmic."""
@@ -151,6 +160,7 @@ def parse_profile(raw: Any, name: str) -> Profile:
         "max_model_len": max_model_len,
         "max_num_seqs": max_num_seqs,
         "transfer_gb_per_s": read.positive("transfer_gb_per_s"),
+        "transfer_latency_ms": read.positive("transfer_latency_ms") if "transfer_latency_ms" in raw else None,
     }
     for key in ("tp", "gpus", "kv_bytes_per_token", "kv_capacity_tokens", "prefill_chunk_tokens"):
         values[key] = read.whole(key)
@@ -186,11 +196,15 @@ class _Reader:
     def provenance(self) -> Provenance | None:
         keys = ("source", "licence", "model", "gpu", "backend", "backend_version")
         raw = self._raw.get("provenance")
-        texts = [raw.get(key) if isinstance(raw, Mapping) else None for key in keys]
-        if all(isinstance(text, str) and text for text in texts):
-            return Provenance(*map(str, texts))
-        self.problem("provenance", raw, f"texts for {', '.join(keys)}")
-        return None
+        texts: dict[str, Any] = {key: raw.get(key) if isinstance(raw, Mapping) else None for key in keys}
+        if not all(isinstance(text, str) and text for text in texts.values()):
+            self.problem("provenance", raw, f"texts for {', '.join(keys)}")
+            return None
+        notes = self._raw["provenance"].get("notes", [])
+        if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+            self.problem("provenance.notes", notes, "a list of texts")
+            return None
+        return Provenance(**texts, notes=tuple(notes))
 
     def surface(
         self, key: str, x_name: str, y_name: str, x_needed: int, *, extrapolate_y: bool = False
@@ -203,18 +217,35 @@ class _Reader:
         xs = self._knots(f"{key}.{x_name}", raw.get(x_name))
         ys = self._knots(f"{key}.{y_name}", raw.get(y_name))
         rows = raw.get("ms")
-        if not _is_grid(rows, len(xs), len(ys)):
-            self.problem(f"{key}.ms", "...", f"{len(xs)} rows of {len(ys)} numbers above 0")
+        if not xs or not ys:
             return None
-        if dip := _first_dip(rows):
-            i, j = dip
-            self.problem(f"{key}.ms[{i}][{j}]", rows[i][j], "no less than its lower neighbours")
-        if xs and xs[-1] < x_needed:
+        if not _is_grid(rows, len(xs), len(ys)):
+            self.problem(f"{key}.ms", type(rows).__name__, f"{len(xs)} rows of {len(ys)} numbers, one per knot")
+            return None
+        self._cells(key, rows, [f"{x_name} {x:g}" for x in xs], [f"{y_name} {y:g}" for y in ys])
+        if xs[-1] < x_needed:
             self.problem(f"{key}.{x_name}", xs[-1], f"knots up to {x_needed}")
         if len(self.problems) > before:
             return None
         cells = tuple(tuple(map(float, row)) for row in rows)
         return Surface(x_name, y_name, xs, ys, cells, extrapolate_y)
+
+    def _cells(self, key: str, rows: Sequence[Sequence[Any]], xs: Sequence[str], ys: Sequence[str]) -> None:
+        """Name every gap, and every dip between cells that are there."""
+        found = []
+        for i, row in enumerate(rows):
+            for j, cell in enumerate(row):
+                if not (_is_number(cell) and cell > 0):
+                    found.append((i, j, "ms above 0; a gap in the table: measure it, or leave out its row or column"))
+                    continue
+                before = [rows[i - 1][j] if i else None, row[j - 1] if j else None]
+                least = max((other for other in before if _is_number(other)), default=0.0)
+                if cell < least:
+                    found.append((i, j, f"no less than {least:g}, its neighbour at a smaller coordinate"))
+        for i, j, expected in found[:SHOWN]:
+            self.problem(f"{key}.ms[{i}][{j}] ({xs[i]}, {ys[j]})", rows[i][j], expected)
+        if len(found) > SHOWN:
+            self.problems.append(f"{key}.ms: and {len(found) - SHOWN} more cells like these")
 
     def _knots(self, key: str, raw: Any) -> tuple[float, ...]:
         numbers = [cell for cell in raw if _is_number(cell)] if isinstance(raw, list) else []
@@ -251,19 +282,9 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_grid(rows: Any, height: int, width: int) -> TypeGuard[list[list[float]]]:
+def _is_grid(rows: Any, height: int, width: int) -> TypeGuard[list[list[Any]]]:
     return (
         isinstance(rows, list)
         and len(rows) == height
         and all(isinstance(row, list) and len(row) == width for row in rows)
-        and all(_is_number(cell) and cell > 0 for row in rows for cell in row)
     )
-
-
-def _first_dip(rows: Sequence[Sequence[float]]) -> tuple[int, int] | None:
-    """The first cell below its neighbour at a smaller coordinate."""
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            if (i and cell < rows[i - 1][j]) or (j and cell < row[j - 1]):
-                return i, j
-    return None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import gzip
-import json
 import math
-from csv import DictReader
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.convert import Card, as_text, convert
 from perfmodel.profile import (
-    DEFAULT_PROFILE,
+    SHOWN,
     Profile,
     ProfileError,
     load_profile,
     parse_profile,
     shipped_profiles,
 )
-from tests.shared_data import ROOT, shared
+from tests.shared_data import ROOT
 
-SHIPPED = ROOT / "perfmodel" / "profiles" / f"{DEFAULT_PROFILE}.json"
+FOLDER = ROOT / "perfmodel" / "profiles"
 
 SMALL: dict[str, Any] = {
     "format": "roleratio.dev/profile/v1",
@@ -139,12 +135,23 @@ def test_the_largest_batch_is_the_largest(context: float, itl_ms: float) -> None
     )
 
 
-def test_shipped_profile_is_small_and_says_where_it_is_from() -> None:
-    assert shipped_profiles() == (DEFAULT_PROFILE,)
-    assert SHIPPED.stat().st_size < 20_000
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_shipped_profiles_are_small_and_say_where_they_are_from(name: str) -> None:
+    assert (FOLDER / f"{name}.json").stat().st_size < 20_000
+    profile = load_profile(name)
+    assert (profile.provenance.licence, profile.gpus) == ("Apache-2.0", profile.tp)
+    assert "aiconfigurator" in profile.provenance.source
+    assert any("isotonic repair moved" in note for note in profile.provenance.notes)
+
+
+def test_the_default_profile() -> None:
     profile = load_profile()
     assert (profile.provenance.model, profile.provenance.licence) == ("Qwen/Qwen3-32B", "Apache-2.0")
     assert (profile.tp, profile.gpus, profile.kv_capacity_tokens) == (2, 2, 307_840)
+
+
+def grid(**changes: Any) -> dict[str, Any]:
+    return {"decode_ms": SMALL["decode_ms"] | changes}
 
 
 MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
@@ -152,20 +159,29 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"tp": 0}, ["tp = 0: expected a whole number above 0"]),
     ({"gpus": True, "max_num_seqs": 2.5}, ["max_num_seqs = 2.5", "gpus = True"]),
     ({"transfer_gb_per_s": float("nan")}, ["transfer_gb_per_s = nan: expected a number above 0"]),
+    ({"transfer_latency_ms": -1}, ["transfer_latency_ms = -1: expected a number above 0"]),
     ({"provenance": {"source": "x"}}, ["provenance = {'source': 'x'}: expected texts for source, licence"]),
+    (
+        {"provenance": SMALL["provenance"] | {"notes": "moved"}},
+        ["provenance.notes = 'moved': expected a list of texts"],
+    ),
     ({"prefill_ms": 3}, ["prefill_ms = 3: expected an object with new_tokens, cached_tokens and ms"]),
     ({"max_model_len": 2000}, ["prefill_ms.new_tokens = 1000.0: expected knots up to 2000", "max_model_len = 2000"]),
+    (grid(batch=[8, 1]), ["decode_ms.batch = [8, 1]: expected at least two numbers, rising"]),
+    (grid(ms=[[10, 20]]), ["decode_ms.ms = 'list': expected 2 rows of 2 numbers, one per knot"]),
     (
-        {"decode_ms": SMALL["decode_ms"] | {"batch": [8, 1]}},
-        ["decode_ms.batch = [8, 1]: expected at least two numbers, rising", "decode_ms.ms = '...': expected 0 rows"],
+        grid(ms=[[10, 20], [9, 19]]),
+        [
+            "decode_ms.ms[1][0] (batch 8, context_tokens 0) = 9: expected no less than 10, its neighbour",
+            "decode_ms.ms[1][1] (batch 8, context_tokens 1000) = 19: expected no less than 20, its neighbour",
+        ],
     ),
     (
-        {"decode_ms": SMALL["decode_ms"] | {"ms": [[10, 20], [9, 48]]}},
-        ["decode_ms.ms[1][0] = 9: expected no less than its lower neighbours"],
-    ),
-    (
-        {"decode_ms": SMALL["decode_ms"] | {"ms": [[10, None], [9, 48]]}},
-        ["decode_ms.ms = '...': expected 2 rows of 2 numbers above 0"],
+        grid(ms=[[10, None], [9, 48]]),
+        [
+            "decode_ms.ms[0][1] (batch 1, context_tokens 1000) = None: expected ms above 0; a gap in the table",
+            "decode_ms.ms[1][0] (batch 8, context_tokens 0) = 9: expected no less than 10",
+        ],
     ),
 ]
 
@@ -178,6 +194,19 @@ def test_each_mistake_is_one_line(changes: dict[str, Any], lines: list[str]) -> 
     for problem, line in zip(caught.value.problems, lines, strict=True):
         assert problem.startswith(line)
         assert "\n" not in problem
+
+
+def test_of_many_gaps_the_first_are_named() -> None:
+    batches = list(range(1, 21))
+    with pytest.raises(ProfileError) as caught:
+        small(**grid(batch=batches, ms=[[10, None] for _ in batches]))
+    assert len(caught.value.problems) == SHOWN + 1
+    assert caught.value.problems[-1] == "decode_ms.ms: and 10 more cells like these"
+
+
+def test_a_latency_is_added_to_each_transfer_where_it_is_known() -> None:
+    assert small().transfer_latency_ms is None
+    assert small(transfer_latency_ms=3).transfer_ms(100) == pytest.approx(small().transfer_ms(100) + 3)
 
 
 @pytest.mark.parametrize(
@@ -194,51 +223,5 @@ def test_a_file_that_is_none(tmp_path: Path, text: str | None, line: str) -> Non
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ProfileError, match=f"'nosuch': no such profile; shipped are {DEFAULT_PROFILE}"):
+    with pytest.raises(ProfileError, match=f"'nosuch': no such profile; shipped are {', '.join(shipped_profiles())}"):
         load_profile("nosuch")
-
-
-def test_the_shipped_profile_is_what_the_converter_makes() -> None:
-    with gzip.open(shared("data/perf/aic_pd_surfaces_vllm.csv.gz"), "rt", newline="") as lines:
-        document = convert(DictReader(lines), Card())
-    assert as_text(document) == SHIPPED.read_text()
-    assert json.loads(as_text(document)) == document
-
-
-def row(phase: str, batch: int, tokens: int, ms: float, prefix: int = 0) -> dict[str, str]:
-    return {
-        "model": "Qwen/Qwen3-32B",
-        "system": "a100_sxm",
-        "backend": "vllm",
-        "backend_version": "1",
-        "tp": "2",
-        "phase": phase,
-        "batch": str(batch),
-        "tokens_per_seq": str(tokens),
-        "prefix": str(prefix),
-        "latency_ms": str(ms),
-        "mem_gb": "40",
-        "oom": "0",
-    }
-
-
-def test_the_converter_fills_gaps_and_removes_dips() -> None:
-    rows = [
-        row("prefill", 1, 100, 10),
-        row("prefill", 1, 200, 20),
-        row("prefill", 1, 100, 15, prefix=1000),
-        row("decode", 1, 100, 10),
-        row("decode", 1, 200, 13),
-        row("decode", 1, 300, 12),  # a dip
-        row("decode", 2, 100, 11),
-        row("decode", 2, 200, 14),  # and no third cell
-    ]
-    document = convert(rows, Card())
-    assert document["prefill_ms"]["ms"] == [[10, 15], [20, 30]]
-    assert document["decode_ms"]["ms"] == [[10, 12, 12], [11, 14, 17]]
-    assert document["kv_capacity_tokens"] == (72 - 40) * 2**30 * 2 // 262_144
-
-
-def test_the_converter_names_what_the_table_lacks() -> None:
-    with pytest.raises(ValueError, match="no rows for other, a100_sxm, tp 2"):
-        convert([row("decode", 1, 100, 10)], Card(model="other"))
