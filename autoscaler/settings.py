@@ -308,10 +308,11 @@ def parse_settings(data: Any, source: str) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        raise UserError(*(_line(source, problem) for problem in error.errors())) from error
+        raise UserError(*(problem_line(source, problem) for problem in error.errors())) from error
 
 
-def _line(source: str, problem: Any) -> str:
+def problem_line(source: str, problem: Any) -> str:
+    """One of pydantic's problems in a line: where, what is there, what is expected."""
     key = ".".join(str(part) for part in problem["loc"]) or "object"
     if problem["type"] == "extra_forbidden":
         return f"{source}: {key}: unknown key; remove it or check its spelling and place"

@@ -38,6 +38,8 @@ NAMES = (
     "rest",
     "fidelity",
     "simulator_speed",
+    "fleet_speed",
+    "sizing",
 )
 
 

@@ -25,9 +25,11 @@ COMMANDS = {
     "scheduler": "place TP groups all or nothing, the floors of all roles first",
     "serve": "run a router, a prefill worker or a decode worker (in a pod)",
     "localcluster": "run a small Kubernetes: API server, workload controllers, node agent",
+    "simulate": "run a whole service in virtual time, under our controller or another policy",
     "doctor": "say what the controller's selectors match, what it can read, and whether it could scale",
     "metrics": "say what is understood of one metrics page, and what is not used of it",
     "crd": "print the CustomResourceDefinition of RoleRatioAutoscaler",
+    "profile": "make a profile from a table of measured latencies",
     "check": "say what a settings, profile, trace or journal file is, and every problem in it",
 }
 

@@ -46,19 +46,14 @@ class Clock:
         heappush(self._heap, (due_s, self._entered, entry))
         return entry
 
-    def next_s(self) -> float:
-        """When the next action is due; infinity without one."""
-        while self._heap and self._heap[0][2].action is None:
-            heappop(self._heap)
-        return self._heap[0][0] if self._heap else inf
-
     def run(self, until_s: float = inf) -> None:
         """Do what is due up to and including `until_s`; the time is then `until_s`, or that of the last action."""
-        while self.next_s() <= until_s and self._heap:
-            due_s, _, entry = heappop(self._heap)
+        heap = self._heap
+        while heap and heap[0][0] <= until_s:
+            due_s, _, entry = heappop(heap)
             action, entry.action = entry.action, None
-            self.now_s = due_s
             if action is not None:
+                self.now_s = due_s
                 action(due_s)
         if until_s < inf:
             self.now_s = max(self.now_s, until_s)

@@ -125,6 +125,21 @@ class Engine:
         if self._ends_s == inf:
             self._begin(now_s)
 
+    def withdraw(self, job: Job, now_s: float) -> None:
+        """Decode: a job whose KV will not come; room that was reserved is free again. Raises ValueError for one that
+        neither waits nor has room without its KV. Linear in the waiting ones.
+        """
+        self._catch_up(now_s)
+        if job in self._arriving:
+            del self._arriving[job]
+            self._kv.give(self._kv.blocks(job.target))
+        else:
+            self._waiting.remove(job)
+        self._events = [event for event in self._events if event.job is not job]
+        self._seen(now_s, bool(self._waiting))
+        if self._ends_s == inf:
+            self._begin(now_s)
+
     def next_event_s(self) -> float:
         """When `advance` next has something to do or to tell; infinity while nothing is asked of the engine."""
         return self._events[0].at_s if self._events else self._ends_s
@@ -281,7 +296,7 @@ class Engine:
             histogram.observe(self._ends_s - self._began_s, tokens)
             return
         first_s, last_s = self._line.at(self._context), self._line.at(self._context + steps - 1)
-        if any(first_s <= bound_s < last_s for bound_s in histogram.bounds_s):
+        if histogram.bucket(first_s) != histogram.bucket(last_s):
             for i in range(steps):
                 histogram.observe(self._line.at(self._context + i), tokens)
         else:
@@ -300,7 +315,9 @@ class Engine:
             self._plan(now_s, admit, self._decoding)
             self._take_plan()
         if ahead and self._has_work():
-            ending = sum(part.before + part.tokens == part.job.target for part in self._parts)
+            ending = 0
+            for part in self._parts:
+                ending += part.before + part.tokens == part.job.target
             self._plan(now_s, admit, self._decoding + ending)
             if not self._has_work():
                 self._take_plan()

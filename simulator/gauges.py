@@ -17,6 +17,8 @@ QUEUE_BOUNDS_S = (
     0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
 )
 # fmt: on
+FINE_BOUNDS_S = tuple(round(0.001 * 1.2**step, 6) for step in range(64))
+"""Our router's buckets: 1 ms to 97 s, each 1.2 times the one before."""
 
 
 class Histogram:
@@ -29,10 +31,19 @@ class Histogram:
         self.counts = [0] * (len(self.bounds_s) + 1)
         self.sum_s = 0.0
 
+    def bucket(self, value_s: float) -> int:
+        """The bucket that a value falls into."""
+        return bisect_left(self.bounds_s, value_s)
+
     def observe(self, value_s: float, times: int = 1) -> None:
         """Add a value `times` times. Logarithmic in the buckets."""
         self.counts[bisect_left(self.bounds_s, value_s)] += times
         self.sum_s += value_s * times
+
+    def add(self, other: Histogram) -> None:
+        """Add what another one with the same bounds has observed."""
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.sum_s += other.sum_s
 
     def copy(self) -> Histogram:
         """As it is now."""

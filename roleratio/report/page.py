@@ -14,6 +14,7 @@ from typing import Any
 from roleratio.records import FleetSample, Run
 from roleratio.report.charts import Chart, clock
 from roleratio.report.numbers import ROLES, Bin, bins, gpu_hours, lasting
+from roleratio.report.parts import card, legend_of, milliseconds, percent, table
 
 _BIN_WIDTHS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 
@@ -50,15 +51,15 @@ def _tiles(run: Run, summary: dict[str, Any]) -> str:
     saved = summary["static_fleet"]["saved_share"]
     ttft, itl = summary["ttft_ms"]["p95"], summary["itl_ms"]["p95"]
     tiles = [
-        _tile("SLO attainment", _percent(attained), "failed requests are misses", _verdict(attained, 0.95)),
+        _tile("SLO attainment", percent(attained), "failed requests are misses", _verdict(attained, 0.95)),
         _tile(
             "Requests",
             f"{summary['requests_ok']:,}",
             f"{failed:,} failed of {summary['requests_sent']:,}",
             "bad" if failed else "",
         ),
-        _tile("TTFT p95", _ms(ttft), f"target {run.slo.ttft_ms:g} ms", _within(ttft, run.slo.ttft_ms)),
-        _tile("ITL p95", _ms(itl), f"target {run.slo.itl_ms:g} ms", _within(itl, run.slo.itl_ms)),
+        _tile("TTFT p95", milliseconds(ttft), f"target {run.slo.ttft_ms:g} ms", _within(ttft, run.slo.ttft_ms)),
+        _tile("ITL p95", milliseconds(itl), f"target {run.slo.itl_ms:g} ms", _within(itl, run.slo.itl_ms)),
         _tile("GPU-hours", f"{hours:.2f}", _saved_note(saved), ""),
         _tile(
             "Most groups",
@@ -91,7 +92,7 @@ def _demand(run: Run, found: Sequence[Bin], width_s: float) -> str:
         chart.line(points, css)
         charts.append(chart.svg())
     note = f"Requests and input tokens when they arrived, output tokens when they were seen; means of {width_s:g} s."
-    return _card("Load", note, "", "".join(charts))
+    return card("Load", note, "", "".join(charts))
 
 
 def _groups(run: Run) -> str:
@@ -107,7 +108,7 @@ def _groups(run: Run) -> str:
         chart.blocks([(s.t_s, end, s.ready + s.starting, s.held, _held(s)) for s, end in steps], f"{role} draining")
         chart.stairs([(max(s.t_s, 0.0), end, s.wanted) for s, end in steps if end > 0], "want")
         charts.append(chart.svg())
-    legend = _legend(
+    legend = legend_of(
         ("c-prefill", "prefill, ready"),
         ("c-prefill-soft", "starting"),
         ("c-decode", "decode, ready"),
@@ -115,7 +116,7 @@ def _groups(run: Run) -> str:
         ("c-drain", "draining"),
         ("dash c-want", "wanted"),
     )
-    return _card("TP groups per role", "Everything that is coloured is paid for.", legend, "".join(charts))
+    return card("TP groups per role", "Everything that is coloured is paid for.", legend, "".join(charts))
 
 
 def _held(sample: FleetSample) -> str:
@@ -139,13 +140,13 @@ def _latencies(run: Run, found: Sequence[Bin]) -> str:
         chart.line([(t, row["p95"]) for t, row in rows], css)
         chart.rule(target, f"SLO {target:g} ms")
         charts.append(chart.svg())
-    legend = _legend(
+    legend = legend_of(
         ("thin c-prefill", "TTFT p95 (p50 faint)"),
         ("thin c-decode", "ITL p95 (p50 faint)"),
         ("dash c-target", "SLO"),
     )
     note = "As the client saw them, at the time at which it saw them."
-    return _card("Latency against the SLO", note, legend, "".join(charts))
+    return card("Latency against the SLO", note, legend, "".join(charts))
 
 
 def _cost(run: Run, summary: dict[str, Any]) -> str:
@@ -159,13 +160,13 @@ def _cost(run: Run, summary: dict[str, Any]) -> str:
     chart.area(spent, "plain")
     chart.line(spent, "plain")
     groups = f"{static['groups']['prefill']} + {static['groups']['decode']}"
-    legend = _legend(("thin c-plain", "this run"), ("dash c-fixed", f"static fleet of its peak ({groups} groups)"))
+    legend = legend_of(("thin c-plain", "this run"), ("dash c-fixed", f"static fleet of its peak ({groups} groups)"))
     hours = summary["gpu_hours"]
     note = (
         f"Prefill {hours['prefill']:.2f}, decode {hours['decode']:.2f}, together {sum(hours.values()):.2f} GPU-hours; "
         f"the static fleet {total:.2f}. A group costs from the moment it is asked for until its pods are gone."
     )
-    return _card("GPU-hours", note, legend, chart.svg())
+    return card("GPU-hours", note, legend, chart.svg())
 
 
 def _phases(summary: dict[str, Any]) -> str:
@@ -173,15 +174,15 @@ def _phases(summary: dict[str, Any]) -> str:
         [
             escape(phase["name"]),
             f"{phase['requests']:,}",
-            _percent(phase["slo_attainment"]),
-            _ms(phase["ttft_ms"]["p95"]),
-            _ms(phase["itl_ms"]["p95"]),
+            percent(phase["slo_attainment"]),
+            milliseconds(phase["ttft_ms"]["p95"]),
+            milliseconds(phase["itl_ms"]["p95"]),
             f"{phase['ready_groups_mean']['prefill']:.1f} : {phase['ready_groups_mean']['decode']:.1f}",
         ]
         for phase in summary["phases"]
     ]
     heads = ["phase", "requests", "attainment", "TTFT p95", "ITL p95", "mean ready prefill : decode"]
-    return _card("Phases", "", "", _table(heads, rows, numeric=range(1, 6)))
+    return card("Phases", "", "", table(heads, rows, numeric=range(1, 6)))
 
 
 def _events(summary: dict[str, Any]) -> str:
@@ -199,8 +200,8 @@ def _events(summary: dict[str, Any]) -> str:
         "the reasons are the controller's own, from its decision journal."
     )
     restarts = "".join(f"<p>{clock(one['t_s'])} {escape(one['what'])}</p>" for one in summary["restarts"])
-    body = _table(["time", "role", "groups", "why"], rows) if rows else "<p>The fleet was never changed.</p>"
-    return _card("Scale events", note, "", body + restarts)
+    body = table(["time", "role", "groups", "why"], rows) if rows else "<p>The fleet was never changed.</p>"
+    return card("Scale events", note, "", body + restarts)
 
 
 def _footer(summary: dict[str, Any]) -> str:
@@ -209,35 +210,6 @@ def _footer(summary: dict[str, Any]) -> str:
     replay = f" Decision journal: <code>{escape(journal)}</code>." if journal else ""
     failures = "".join(f'<div class="miss">{count} × {escape(text)}</div>' for text, count in summary["errors"].items())
     return f"<footer>{failures}{versions}.{replay} All numbers: <code>report.json</code>.</footer>"
-
-
-def _card(title: str, note: str, legend: str, body: str) -> str:
-    text = f"<p>{escape(note)}</p>" if note else ""
-    return f'<section class="card"><h2>{escape(title)}</h2>{text}{legend}{body}</section>'
-
-
-def _legend(*entries: tuple[str, str]) -> str:
-    items = "".join(f'<span><i class="{css}"></i>{escape(text)}</span>' for css, text in entries)
-    return f'<div class="legend">{items}</div>'
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = ()) -> str:
-    def css(column: int) -> str:
-        return ' class="num"' if column in numeric else ""
-
-    head = "".join(f"<th{css(i)}>{escape(text)}</th>" for i, text in enumerate(heads))
-    body = "".join("<tr>" + "".join(f"<td{css(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share * 100:.1f} %"
-
-
-def _ms(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms"
 
 
 def _verdict(share: float | None, wanted: float) -> str:

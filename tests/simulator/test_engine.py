@@ -242,3 +242,21 @@ def test_an_engine_of_a_shipped_profile(mode: Mode) -> None:
     assert (events[-1].what, events[-1].job) == (what, job)
     first_s = profile.decode_ms(1, 1000) / 1e3 + 1 if mode is Mode.DECODE else profile.prefill_ms(1000) / 1e3
     assert job.first_token_s == pytest.approx(first_s)
+
+
+def test_a_job_whose_kv_will_not_come_gives_its_room_back() -> None:
+    """Room for two; the third waits until the first, reserved and withdrawn, lets it in."""
+    config = replace(SMALL, mode=Mode.DECODE, kv_blocks=2)
+    engine = Engine(config, Flat())
+    jobs = [Job(3, 2) for _ in range(3)]
+    for job in jobs:
+        engine.submit(job, 0.0)
+    assert [event.job for event in engine.advance(0.0)] == jobs[:2]
+    engine.withdraw(jobs[0], 1.0)
+    assert [(event.what, event.job) for event in engine.advance(1.0)] == [(Happened.ROOM, jobs[2])]
+    for job in jobs[1:]:
+        engine.withdraw(job, 2.0)
+    assert engine.idle
+    assert engine.snapshot(2.0).values["vllm:kv_cache_usage_perc"] == 0.0
+    with pytest.raises(ValueError, match="not in deque"):
+        engine.withdraw(jobs[0], 3.0)
