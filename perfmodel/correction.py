@@ -6,18 +6,19 @@ Rules:
 2. Samples of groups that have just started do not count: caches are cold, graphs are compiled, clocks rise.
 3. The error is told as it would have been: before = of the profile, after = with the factor that stood before the
    sample was seen. Both are mean absolute percentage errors, smoothed over windows as the factor is.
-4. The state is small and frozen, and goes through JSON unchanged.
+4. The state is small and frozen.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Literal
 
-from perfmodel.profile import Profile, ProfileError
+from perfmodel.prefill import prompt_ms
+from perfmodel.profile import Profile
 
 WINDOW = 15
 WEIGHT = 0.3
@@ -28,7 +29,7 @@ RoleName = Literal["prefill", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One observed time of a step, beside what the profile (without correction) says of the same step."""
+    """One observed time of a decode step or a whole prompt, beside what the profile (without correction) says of it."""
 
     role: RoleName
     observed_ms: float
@@ -64,11 +65,14 @@ class Correction:
 
 
 def prefill_sample(
-    profile: Profile, new_tokens: float, cached_tokens: float, observed_ms: float, *, starting: bool = False
+    profile: Profile, prompt_tokens: float, cached_tokens: float, observed_ms: float, *, starting: bool = False
 ) -> Sample:
-    """An observed prefill step. Raises ProfileError outside the support."""
-    plain = replace(profile.prefill, factor=1.0)
-    return Sample("prefill", observed_ms, plain.at(new_tokens, cached_tokens), starting)
+    """An observed time of all steps of one prompt, of whose tokens the first `cached_tokens` were in the cache.
+
+    Raises ProfileError outside the support.
+    """
+    plain = replace(profile, prefill=replace(profile.prefill, factor=1.0))
+    return Sample("prefill", observed_ms, prompt_ms(plain, prompt_tokens, cached_tokens), starting)
 
 
 def decode_sample(
@@ -87,10 +91,13 @@ def update(state: Correction, sample: Sample) -> Correction:
 
 def corrected(profile: Profile, state: Correction) -> Profile:
     """The profile with its times multiplied by what was learned."""
+    return _times(profile, state.prefill.factor, state.decode.factor)
+
+
+@lru_cache(maxsize=4096)
+def _times(profile: Profile, prefill: float, decode: float) -> Profile:
     return replace(
-        profile,
-        prefill=replace(profile.prefill, factor=state.prefill.factor),
-        decode=replace(profile.decode, factor=state.decode.factor),
+        profile, prefill=replace(profile.prefill, factor=prefill), decode=replace(profile.decode, factor=decode)
     )
 
 
@@ -118,36 +125,3 @@ def _smoothed(old: float, new: float, first: bool) -> float:
 def _mape(ratios: tuple[float, ...], factor: float) -> float:
     """Of predictions times a factor, by what was observed over what was predicted."""
     return fmean(abs(ratio - factor) / ratio for ratio in ratios)
-
-
-def as_json(state: Correction) -> dict[str, Any]:
-    """The state as JSON can hold it."""
-    return {role: {**values, "window": list(values["window"])} for role, values in asdict(state).items()}
-
-
-def from_json(raw: Any) -> Correction:
-    """What `as_json` gave. Raises ProfileError, one line per role that cannot be read."""
-    roles, problems = {}, []
-    for role in ("prefill", "decode"):
-        values = raw.get(role) if isinstance(raw, Mapping) else None
-        if (read := _role(values)) is None:
-            problems.append(
-                f"correction.{role} = {values!r}: expected what this program wrote; leave it out to start anew"
-            )
-        else:
-            roles[role] = read
-    if problems:
-        raise ProfileError(*problems)
-    return Correction(**roles)
-
-
-def _role(values: Any) -> RoleCorrection | None:
-    names = {field.name for field in fields(RoleCorrection)}
-    if not isinstance(values, Mapping) or set(values) != names or not isinstance(values["window"], list):
-        return None
-    read = RoleCorrection(**{**values, "window": tuple(values["window"])})
-    numbers = [read.factor, read.samples, read.excluded, *read.window]
-    numbers += [error for error in (read.mape_before, read.mape_after) if error is not None]
-    if any(isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one < math.inf for one in numbers):
-        return None
-    return read if FACTORS[0] <= read.factor <= FACTORS[1] and 0 not in read.window else None

@@ -12,17 +12,21 @@ answers' mean length alone (Kelly 1979): p(N) / p(N - 1) = demand / release rate
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Literal
 
 from perfmodel.lengths import Lengths
 from perfmodel.profile import Profile, ProfileError
-from perfmodel.queueing import fewest
+from perfmodel.queueing import fewest, largest
 
 GROUPS_MAX = 4096
+# Tokens/s that no batch is seen of.
+IDLE = 1e-9
 # Variance of a group's batch that spreading leaves: a router balances arrivals, answers end as they end.
 IMBALANCE = 1.0
 _NORMAL = NormalDist()
@@ -53,7 +57,9 @@ class Ceiling:
 
     def full(self, z: float) -> float:
         """The largest batch that stays below with the confidence of `z` standard deviations. Within 0.01."""
-        low, high = 0.0, max(0.0, self.batch)
+        high = max(0.0, self.batch)
+        # Below it a smaller batch has more to spare for less: contexts average out in a larger one.
+        low = min(high, (max(0.0, z) * math.sqrt(self.fixed) / 2) ** (2 / 3))
         while z > 0 and high < math.inf and high - low > 0.01:
             middle = (low + high) / 2
             if middle + z * math.sqrt(self.fixed / middle + self.per_seq * middle) <= self.batch:
@@ -155,10 +161,11 @@ def _itl_ceiling(profile: Profile, held: Contexts, steps: Steps, itl_ms: float, 
 
 
 def _step_ms(steps: Steps, batch: float) -> float:
-    for (b0, ms0), (b1, ms1) in pairwise(steps):
-        if batch <= b1:
-            return ms0 + max(0.0, batch - b0) / (b1 - b0) * (ms1 - ms0)
-    return steps[-1][1]
+    i = bisect_left(steps, (batch,))
+    if i in (0, len(steps)):
+        return steps[max(0, i - 1)][1]
+    (b0, ms0), (b1, ms1) = steps[i - 1], steps[i]
+    return ms0 + (batch - b0) / (b1 - b0) * (ms1 - ms0)
 
 
 def mean_batch(work: DecodeWork, tokens_per_s: float) -> float | None:
@@ -175,53 +182,69 @@ def mean_batch(work: DecodeWork, tokens_per_s: float) -> float | None:
 
 def within_share(work: DecodeWork, requests_per_s: float, groups: int) -> float:
     """The share of tokens within the ITL and of sequences with room at once, the lower one; 0 where demand overruns."""
-    if requests_per_s <= 0:
+    if requests_per_s * work.answer_tokens < IDLE:
         return 1.0
     if groups < 1 or work.batch < 1:
         return 0.0
     mean = mean_batch(work, requests_per_s * work.answer_tokens / groups)
     if mean is None:
         return 0.0
-    return min(_NORMAL.cdf(_margin(work, ceiling, mean, groups)) for ceiling in work.ceilings)
+    law = _Law.of(work, mean, groups)
+    return _NORMAL.cdf(min([_margin(ceiling, law) for ceiling in work.ceilings]))
 
 
-def _margin(work: DecodeWork, ceiling: Ceiling, mean: float, groups: int) -> float:
+@dataclass(frozen=True, slots=True)
+class _Law:
+    """The law of a group's batch about its mean. `steep`: how fast what a group releases outgrows the demand there."""
+
+    steps: Steps
+    mean: float
+    groups: int
+    base: float
+    steep: float
+
+    @classmethod
+    def of(cls, work: DecodeWork, mean: float, groups: int) -> _Law:
+        """About `mean`, the batch at which groups release what arrives."""
+        base, near = mean / _step_ms(work.steps, mean), mean * 1.01
+        return cls(work.steps, mean, groups, base, math.log(near / _step_ms(work.steps, near) / base) / (near - mean))
+
+    def faster(self, batch: float) -> float:
+        """The logarithm of how much more a batch releases than the mean one."""
+        return math.log(batch / _step_ms(self.steps, batch) / self.base)
+
+
+def _margin(ceiling: Ceiling, law: _Law) -> float:
     """Standard deviations between the batch that is seen and the ceiling.
 
     A token sees its own sequence beside those in flight (the arrival theorem), which are spread over the groups; a
     sequence that asks for room needs it in one group.
     """
+    mean, groups = law.mean, law.groups
     apart = ceiling.batch - mean - (1 / groups if ceiling.limit == "itl" else min(1.0, ceiling.batch / 2))
     if math.isinf(apart):
         return math.inf
     # Contexts that differ matter where the batch is next to the ceiling.
     noise = min(IMBALANCE, mean) + ceiling.fixed / max(1.0, ceiling.batch) + ceiling.per_seq * mean
-    spread = math.sqrt(mean / groups) if apart <= 0 else apart / _rarity(work, mean, mean + apart, groups)
+    spread = math.sqrt(mean / groups) if apart <= 0 else apart / _rarity(law, mean + apart)
     return apart / math.sqrt(noise + spread**2)
 
 
-def _rarity(work: DecodeWork, mean: float, batch: float, groups: int) -> float:
+def _rarity(law: _Law, batch: float) -> float:
     """How rarely the batch exceeds `batch`, in standard deviations of a normal law; above 0.
 
     The law of the batch falls from its mode by exp(-groups x the integral of log(release rate / demand)), by Simpson's
     rule here. Its tail is Bleistein's (1966) uniform approximation, exact to first order in the skewness.
     """
-    top = min(batch, work.steps[-1][0])
-    end = _faster(work, mean, top)
-    fall = groups * (top - mean) * (4 * _faster(work, mean, (mean + top) / 2) + end) / 6
+    mean, groups, top = law.mean, law.groups, min(batch, law.steps[-1][0])
+    end = law.faster(top)
+    fall = groups * (top - mean) * (4 * law.faster((mean + top) / 2) + end) / 6
     if fall <= 0 or end <= 0:
         return 1e-3
     root = math.sqrt(2 * fall)
-    near = mean * 1.01
-    curvature = groups * _faster(work, mean, near) / (near - mean)
-    stretch = root * math.sqrt(max(curvature, 0.0)) / (groups * end)
+    stretch = root * math.sqrt(groups * max(law.steep, 0.0)) / (groups * end)
     tail = _NORMAL.cdf(-root) + _NORMAL.pdf(root) * (stretch - 1) / root
     return max(1e-3, -_NORMAL.inv_cdf(min(0.5, max(tail, 1e-12))))
-
-
-def _faster(work: DecodeWork, mean: float, batch: float) -> float:
-    """The logarithm of how much more a batch releases than the mean batch."""
-    return math.log(batch / _step_ms(work.steps, batch) / (mean / _step_ms(work.steps, mean)))
 
 
 def fewest_groups(work: DecodeWork, requests_per_s: float, most: int = GROUPS_MAX) -> int:
@@ -232,10 +255,32 @@ def fewest_groups(work: DecodeWork, requests_per_s: float, most: int = GROUPS_MA
     """
     if requests_per_s <= 0:
         return 0
-    if work.batch < 1:
-        ceilings = tuple(ceiling for ceiling in work.ceilings if ceiling.limit != "itl")
-        batch, limit = _largest(ceilings, _NORMAL.inv_cdf(work.share))
-        work = replace(work, batch=max(1, batch), limit=limit, ceilings=ceilings)
-    top, top_ms = work.steps[-1]
-    overrun = math.ceil(requests_per_s * work.answer_tokens * top_ms / 1e3 / top) - 1
+    work = served(work)
+    overrun = max(0, math.ceil(requests_per_s / _full_rate(work)) - 1)
     return fewest(lambda groups: within_share(work, requests_per_s, groups) >= work.share, overrun, most)
+
+
+@lru_cache(maxsize=4096)
+def most_requests_per_s(work: DecodeWork, groups: int) -> float:
+    """The arrivals that so many groups (1 or more) take by the rule of `fewest_groups`, within 0.2 % of a full load.
+
+    What was computed for the same work is remembered.
+    """
+    work = served(work)
+    return largest(lambda rate: within_share(work, rate, groups) >= work.share, groups * _full_rate(work))
+
+
+def served(work: DecodeWork) -> DecodeWork:
+    """The same work; without the ITL where no batch meets it, and of one sequence at least."""
+    if work.batch >= 1:
+        return work
+    ceilings = tuple(ceiling for ceiling in work.ceilings if ceiling.limit != "itl")
+    batch, limit = _largest(ceilings, _NORMAL.inv_cdf(work.share))
+    batch = max(1, batch)
+    return replace(work, batch=batch, limit=limit, itl_ms=_step_ms(work.steps, batch), ceilings=ceilings)
+
+
+def _full_rate(work: DecodeWork) -> float:
+    """Requests/s that one group releases at the largest batch that its engine runs."""
+    top, top_ms = work.steps[-1]
+    return top / top_ms * 1e3 / work.answer_tokens

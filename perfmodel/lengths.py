@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -20,19 +20,19 @@ _EDGES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.85, 0.9, 0.95, 0.975, 0.9
 _QUANTILES = tuple(_NORMAL.inv_cdf(edge) for edge in _EDGES[1:-1])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lengths:
     """Tokens of a request: `shares[i]` of the requests have `tokens[i]`, in rising order; shares sum to 1."""
 
     tokens: tuple[float, ...]
     shares: tuple[float, ...]
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Tokens."""
         return sum(share * tokens for share, tokens in zip(self.shares, self.tokens, strict=True))
 
-    @property
+    @cached_property
     def cv2(self) -> float:
         """Variance over the squared mean."""
         square = sum(share * tokens**2 for share, tokens in zip(self.shares, self.tokens, strict=True))

@@ -4,7 +4,8 @@ Model: M/G/n, first come first served. Prompts wait where all groups can take th
 that binds them to the group with the least work), and one prompt keeps one group for its steps: chunks of
 `prefill_chunk_tokens`, each behind what is in the cache already. TTFT = wait + own steps + KV transfer + decode's first
 step. Rules:
-1. A prompt that misses the target without waiting is helped by no size: `attainable` says which share is left.
+1. A prompt that misses the target without waiting is helped by no size: `attainable` says which share is left. Few of
+   them, less than HELPED_LEAST, are no reason to grow: sizes are for the throughput then.
 2. Engines that pack several waiting prompts into one step are not modelled. All prompts of a step end together: short
    ones gain from it, long ones lose (docs/profiles.md has figures).
 3. Against a simulated queue the share within the target is off by at most 0.03 where 0.9 or more meet it; below
@@ -15,17 +16,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from perfmodel.lengths import Lengths
 from perfmodel.profile import Profile, ProfileError
-from perfmodel.queueing import Wait, fewest, wait
+from perfmodel.queueing import Services, Wait, fewest, largest, wait
 
 # Of the time of groups, where no percentile limits them; above it a queue is unstable for every small surprise.
 BUSY_MAX = 0.85
 GROUPS_MAX = 4096
+# The spread of prompts is an estimate: where the typical one is too long for the target, shorter ones may not exist.
+HELPED_LEAST = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PrefillWork:
     """What prompts ask of a group: per class its share, the seconds it keeps a group, its TTFT without waiting."""
 
@@ -34,14 +38,24 @@ class PrefillWork:
     alone_s: tuple[float, ...]
     mean_tokens: float
 
+    @cached_property
+    def services(self) -> Services:
+        """How long prompts keep a group, as the queue takes it."""
+        return Services.of(tuple(zip(self.shares, self.service_s, strict=True)))
+
     @property
     def mean_s(self) -> float:
         """Seconds of one group per prompt."""
-        return sum(share * seconds for share, seconds in zip(self.shares, self.service_s, strict=True))
+        return self.services.mean_s
 
     def attainable(self, target_s: float) -> float:
         """The share of prompts that meets the target when nothing waits."""
-        return sum(share for share, alone in zip(self.shares, self.alone_s, strict=True) if alone <= target_s)
+        return sum([share for share, alone in zip(self.shares, self.alone_s, strict=True) if alone <= target_s])
+
+    def helped(self, target_s: float) -> float:
+        """The share of prompts that more groups help to meet the target; 0 where it is below HELPED_LEAST."""
+        attainable = self.attainable(target_s)
+        return attainable if attainable >= HELPED_LEAST else 0.0
 
     def reachable(self, target_s: float, share: float) -> bool:
         """Whether some size keeps the target for that share: more than that share meets it when nothing waits."""
@@ -83,34 +97,54 @@ def prompt_ms(profile: Profile, tokens: float, cached: float = 0.0) -> float:
 
 def prefill_wait(work: PrefillWork, requests_per_s: float, groups: int) -> Wait:
     """How long prompts wait for a group."""
-    return wait(groups, requests_per_s, tuple(zip(work.shares, work.service_s, strict=True)))
+    return wait(groups, requests_per_s, work.services)
 
 
 def within_share(work: PrefillWork, requests_per_s: float, groups: int, target_s: float) -> float:
     """The share of prompts whose TTFT meets the target; 0 for an unstable queue."""
     if groups < 1:
         return 0.0
-    waiting = prefill_wait(work, requests_per_s, groups)
-    late = sum(share * waiting.late(target_s - alone) for share, alone in zip(work.shares, work.alone_s, strict=True))
+    late_after = prefill_wait(work, requests_per_s, groups).late
+    late = sum([share * late_after(target_s - alone) for share, alone in zip(work.shares, work.alone_s, strict=True)])
     return max(0.0, 1 - late)
 
 
 def fewest_groups(
-    work: PrefillWork, requests_per_s: float, target_s: float, share: float, most: int = GROUPS_MAX
+    work: PrefillWork,
+    requests_per_s: float,
+    target_s: float,
+    share: float,
+    most: int = GROUPS_MAX,
 ) -> int:
     """The fewest groups with `share` of the prompts within the target; 0 without arrivals, at most `most`.
 
-    Where fewer than `share` could ever meet it, `share` of those that could; where none could, what the throughput
-    needs. So no prompt that cannot be helped adds a group. Logarithmic in the groups.
+    Where fewer than `share` could ever meet it, `share` of those that could; where few could (`helped`), what the
+    throughput needs. So no prompt that cannot be helped adds a group. Logarithmic in the groups.
     """
     if requests_per_s <= 0:
         return 0
     load = requests_per_s * work.mean_s
-    attainable = work.attainable(target_s)
-    if attainable == 0:
+    if (needed := _needed(work, target_s, share)) == 0:
         return min(most, max(1, math.ceil(load / BUSY_MAX - 1e-9)))
-    needed = share if work.reachable(target_s, share) else share * attainable
     return fewest(lambda groups: within_share(work, requests_per_s, groups, target_s) >= needed, math.floor(load), most)
+
+
+@lru_cache(maxsize=4096)
+def most_requests_per_s(work: PrefillWork, groups: int, target_s: float, share: float) -> float:
+    """The arrivals that so many groups (1 or more) take by the rule of `fewest_groups`, within 0.2 % of a full load.
+
+    What was computed for the same work is remembered.
+    """
+    full = groups / work.mean_s
+    if (needed := _needed(work, target_s, share)) == 0:
+        return full * BUSY_MAX
+    return largest(lambda rate: within_share(work, rate, groups, target_s) >= needed, full)
+
+
+@lru_cache(maxsize=4096)
+def _needed(work: PrefillWork, target_s: float, share: float) -> float:
+    """The share that sizes are made for; 0 where few prompts can meet the target."""
+    return share if work.reachable(target_s, share) else share * work.helped(target_s)
 
 
 def draining_groups(work: PrefillWork, backlog_tokens: float, requests_per_s: float, seconds: float) -> float:

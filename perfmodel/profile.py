@@ -15,7 +15,8 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -78,9 +79,9 @@ class Surface:
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Profile:
-    """One model on one kind of TP group."""
+    """One model on one kind of TP group. Its hash is computed once: what is made from it is remembered by it."""
 
     name: str
     provenance: Provenance
@@ -96,6 +97,17 @@ class Profile:
     decode: Surface
     transfer_latency_ms: float | None = None
     """What a transfer takes beside its bytes; None where that was not measured."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple([getattr(self, part.name) for part in fields(self)]))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hash: those of texts differ from process to process."""
+        return {name: value for name, value in vars(self).items() if name != "_hash"}
 
     def prefill_ms(self, new_tokens: float, cached_tokens: float = 0.0) -> float:
         """One prefill step over `new_tokens` behind `cached_tokens` already in the KV cache."""

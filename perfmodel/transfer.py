@@ -16,7 +16,7 @@ from perfmodel.decode import DecodeWork
 from perfmodel.lengths import Lengths
 from perfmodel.prefill import PrefillWork, prefill_wait
 from perfmodel.profile import Profile
-from perfmodel.queueing import wait
+from perfmodel.queueing import Services, wait
 
 StageName = Literal["prefill", "transfer", "decode"]
 
@@ -39,12 +39,19 @@ class TransferLoad:
 
 def transfer_load(profile: Profile, prompts: Lengths, requests_per_s: float, links: int) -> TransferLoad:
     """Transfers of these prompts over so many links (1 or more)."""
-    services = [
-        (share, profile.transfer_ms(tokens) / 1e3) for share, tokens in zip(prompts.shares, prompts.tokens, strict=True)
-    ]
-    mean_s = sum(share * seconds for share, seconds in services)
+    services = Services.of(
+        [
+            (share, profile.transfer_ms(tokens) / 1e3)
+            for share, tokens in zip(prompts.shares, prompts.tokens, strict=True)
+        ]
+    )
     waiting = wait(1, requests_per_s / links, services)
-    return TransferLoad(requests_per_s / links * mean_s, mean_s * 1e3, waiting.mean_s * 1e3)
+    return TransferLoad(link_load(profile, prompts, requests_per_s, links), services.mean_s * 1e3, waiting.mean_s * 1e3)
+
+
+def link_load(profile: Profile, prompts: Lengths, requests_per_s: float, links: int) -> float:
+    """The share of time that each of so many links (1 or more) is busy."""
+    return requests_per_s / links * profile.transfer_ms(prompts.mean) / 1e3
 
 
 def ttft_part(transfer: TransferLoad, work: PrefillWork, requests_per_s: float, prefill_groups: int) -> float:
@@ -75,13 +82,15 @@ class StageLoads:
 
 
 def stage_loads(
-    prefill: PrefillWork, transfer: TransferLoad, decode: DecodeWork, requests_per_s: float, groups: tuple[int, int]
+    prefill: PrefillWork, transfer: float, decode: DecodeWork, requests_per_s: float, groups: tuple[int, int]
 ) -> StageLoads:
-    """The loads of (prefill, decode) groups; infinite for a role without groups, or that can serve nothing."""
+    """The loads of (prefill, decode) groups beside `transfer`, that of their links; infinite for a role without groups,
+    or that can serve nothing.
+    """
     prefill_groups, decode_groups = groups
     released = decode.requests_per_s * decode_groups
     return StageLoads(
         requests_per_s * prefill.mean_s / prefill_groups if prefill_groups else float("inf"),
-        transfer.load,
+        transfer,
         requests_per_s / released if released else float("inf"),
     )

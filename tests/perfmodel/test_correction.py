@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import random
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from perfmodel.correction import (
     FACTORS,
     WINDOW,
     Correction,
     Sample,
-    as_json,
     corrected,
     decode_sample,
-    from_json,
     prefill_sample,
     update,
 )
-from perfmodel.profile import ProfileError, load_profile
+from perfmodel.profile import load_profile
 
 PROFILE = load_profile()
 
@@ -82,32 +76,3 @@ def test_samples_are_held_against_the_profile_without_its_correction() -> None:
     profile = corrected(PROFILE, state)
     assert decode_sample(profile, 4, 1000, 30) == decode_sample(PROFILE, 4, 1000, 30)
     assert prefill_sample(profile, 400, 0, 30) == prefill_sample(PROFILE, 400, 0, 30)
-
-
-@given(st.lists(st.floats(0.01, 1e4), max_size=4 * WINDOW), st.booleans())
-def test_the_state_goes_through_json_unchanged(observed: list[float], starting: bool) -> None:
-    state = Correction()
-    for ms in observed:
-        state = update(state, Sample("decode", ms, 25.0, starting=starting))
-    assert from_json(json.loads(json.dumps(as_json(state)))) == state
-
-
-ROLE: dict[str, Any] = as_json(Correction())["decode"]
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        None,
-        [],
-        {"prefill": ROLE},
-        {"prefill": ROLE, "decode": {"factor": 1.0}},
-        {"prefill": ROLE, "decode": ROLE | {"factor": 7.0}},
-        {"prefill": ROLE, "decode": ROLE | {"factor": "1"}},
-        {"prefill": ROLE, "decode": ROLE | {"window": [0.0]}},
-        {"prefill": ROLE, "decode": ROLE | {"mape_before": True}},
-    ],
-)
-def test_what_is_no_state_is_refused(raw: Any) -> None:
-    with pytest.raises(ProfileError, match=r"correction\.decode = .*: expected what this program wrote"):
-        from_json(raw)

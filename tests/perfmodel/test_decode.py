@@ -17,6 +17,7 @@ from perfmodel.decode import (
     decode_work,
     fewest_groups,
     mean_batch,
+    most_requests_per_s,
     within_share,
 )
 from perfmodel.lengths import lognormal
@@ -181,3 +182,13 @@ def test_no_arrivals_need_no_group() -> None:
     work = decode_work(slow(), contexts(lognormal(200, 0), 50, 0), 190, SHARE)
     assert fewest_groups(work, 0) == 0
     assert within_share(work, 0, 1) == 1
+
+
+@given(st.floats(50, 2000), st.floats(10, 500), st.floats(90, 400), st.integers(1, 12))
+def test_what_is_remembered_is_what_is_computed(prompt: float, answer: float, itl_ms: float, groups: int) -> None:
+    work, again = (
+        decode_work(slow(), contexts(lognormal(prompt, 1, 2000), answer, 0.5), itl_ms, SHARE) for _ in range(2)
+    )
+    first = most_requests_per_s(work, groups)
+    assert first == most_requests_per_s(again, groups) == most_requests_per_s.__wrapped__(again, groups)
+    assert fewest_groups(work, first) <= groups

@@ -13,6 +13,7 @@ from perfmodel.prefill import (
     PrefillWork,
     draining_groups,
     fewest_groups,
+    most_requests_per_s,
     prefill_work,
     prompt_ms,
     within_share,
@@ -83,11 +84,11 @@ def test_the_fewest_groups_suffice_one_less_does_not_and_more_load_needs_no_less
 ) -> None:
     requests_per_s = load / work.mean_s
     groups = fewest_groups(work, requests_per_s, target_s, share)
-    attainable = work.attainable(target_s)
+    helped = work.helped(target_s)
     assert fewest_groups(work, requests_per_s * more, target_s, share) >= groups
-    if not attainable:
+    if not helped:
         return
-    needed = share if work.reachable(target_s, share) else share * attainable
+    needed = share if work.reachable(target_s, share) else share * helped
     assert within_share(work, requests_per_s, groups, target_s) >= needed
     assert groups == 1 or within_share(work, requests_per_s, groups - 1, target_s) < needed
 
@@ -107,6 +108,10 @@ def test_prompts_that_no_size_can_help_add_no_group() -> None:
     assert 5 <= helped <= 12
     # Nobody can be helped: what the throughput needs, whatever the target.
     assert {fewest_groups(work, 4 / work.mean_s, target_s, 0.95) for target_s in (1e-3, 0.01)} == {5}
+    # Nor where the typical prompt is too long, and shorter ones are there by estimate only.
+    few = prefill_work(PROFILE, histogram([(1000, 0.4), (60_000, 0.6)]))
+    assert few.attainable(1.0) == pytest.approx(0.4)
+    assert fewest_groups(few, 4 / few.mean_s, 1.0, 0.95) == 5
 
 
 def test_a_queue_of_any_size_has_a_bound() -> None:
@@ -143,3 +148,13 @@ def test_a_backlog_is_drained_beside_the_arrivals() -> None:
     assert draining_groups(work, 0, 3, 10) == pytest.approx(3 * work.mean_s)
     with pytest.raises(ProfileError, match="seconds = 0"):
         draining_groups(work, 1, 1, 0)
+
+
+@given(st.floats(0.05, 20), st.integers(1, 12), st.floats(0.1, 30), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_what_is_remembered_is_what_is_computed(kilo_tokens: float, groups: int, target_s: float, share: float) -> None:
+    work = prefill_work(PROFILE, lognormal(1e3 * kilo_tokens, 1, PROFILE.max_model_len))
+    again = prefill_work(PROFILE, lognormal(1e3 * kilo_tokens, 1, PROFILE.max_model_len))
+    first = most_requests_per_s(work, groups, target_s, share)
+    assert first == most_requests_per_s(again, groups, target_s, share)
+    assert first == most_requests_per_s.__wrapped__(again, groups, target_s, share)
+    assert fewest_groups(work, first, target_s, share) <= groups

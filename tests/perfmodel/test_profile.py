@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +229,13 @@ def test_a_file_that_is_none(tmp_path: Path, text: str | None, line: str) -> Non
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(ProfileError, match=f"'nosuch': no such profile; shipped are {', '.join(shipped_profiles())}"):
         load_profile("nosuch")
+
+
+def test_a_hash_is_of_what_a_profile_holds_and_is_computed_anew_in_another_process() -> None:
+    one, same = (parse_profile(copy.deepcopy(SMALL), "small") for _ in range(2))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert hash(one) != hash(replace(one, tp=4))
+    script = "import pickle, sys; a, b = (pickle.load(sys.stdin.buffer) for _ in range(2)); sys.exit(a not in {b})"
+    fresh = pickle.dumps(parse_profile(copy.deepcopy(SMALL), "small"))
+    subprocess.run([sys.executable, "-c", script], input=pickle.dumps(one) + fresh, cwd=ROOT, check=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfmodel.decode import contexts, decode_work
@@ -45,6 +45,7 @@ def test_the_closest_target_is_reached_by_some_size_and_no_closer_one_is(mean: f
     assert not work.reachable(closest_s * (1 - 1e-9), share)
 
 
+@example(prompt=6560.0, cv2=3.0, answer=10.0, answer_cv2=0.0, share=0.984375)
 @given(st.floats(100, 20_000), st.floats(0, 3), st.floats(10, 600), st.floats(0, 2), st.floats(0.6, 0.99))
 def test_an_itl_within_reach_has_a_batch_and_one_beyond_has_none(
     prompt: float, cv2: float, answer: float, answer_cv2: float, share: float

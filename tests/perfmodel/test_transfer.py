@@ -12,7 +12,7 @@ from perfmodel.decode import contexts, decode_work
 from perfmodel.lengths import lognormal
 from perfmodel.prefill import prefill_work
 from perfmodel.profile import load_profile
-from perfmodel.transfer import StageLoads, TransferLoad, stage_loads, transfer_load, ttft_part
+from perfmodel.transfer import StageLoads, stage_loads, transfer_load, ttft_part
 
 PROFILE = load_profile("qwen3-32b-h200-tp2")
 SLOW_LINK = replace(PROFILE, transfer_gb_per_s=1.5)
@@ -70,13 +70,13 @@ def test_the_narrowest_stage_is_named() -> None:
         (SLOW_LINK, 10, (4, 8), "transfer"),
         (PROFILE, 10, (40, 1), "decode"),
     ):
-        transfer = transfer_load(profile, PROMPTS, rate, groups[0])
+        transfer = transfer_load(profile, PROMPTS, rate, groups[0]).load
         loads = stage_loads(prefill_work(profile, PROMPTS), transfer, decode, rate, groups)
         assert loads.narrowest == narrowest, loads
 
 
 def test_a_role_without_groups_is_the_narrowest() -> None:
     decode = decode_work(PROFILE, contexts(PROMPTS, 200, 0.5), 40, 0.95)
-    loads = stage_loads(prefill_work(PROFILE, PROMPTS), TransferLoad(0.9, 1, 1), decode, 1, (1, 0))
+    loads = stage_loads(prefill_work(PROFILE, PROMPTS), 0.9, decode, 1, (1, 0))
     assert (loads.decode, loads.narrowest) == (float("inf"), "decode")
     assert StageLoads(0.5, 0.5, 0.5).narrowest == "prefill"
