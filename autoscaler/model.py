@@ -9,9 +9,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
+from forecasting.recent import Fit
+from perfmodel.correction import Correction
+from policies.burst import Panic
+from policies.capacity import Waiting
 from policies.manual import Held, Ours
 from policies.model import Missing, Pair, Reason, Role
 from policies.restore import Drops
@@ -134,11 +138,17 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One TP group that has pods: its key, their names with the leader first, and whether all of them are ready."""
+    """One TP group that has pods: its key, their names with the leader first, and whether all of them are ready.
+
+    `waits`: it is wanted, and a pod of it has no node. `ordinal`: its number, where the kind counts its groups and
+    takes the highest away first.
+    """
 
     key: str
     pods: tuple[str, ...]
     ready: bool = True
+    waits: bool = False
+    ordinal: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +157,7 @@ class RoleFleet:
 
     `present` counts groups with any pod left, `draining` those of them that are on their way out. `fit` is how
     many more groups of this shape could be placed now, beside all pods that exist. `ready_after_s` holds the
-    measured cold starts of the groups that are ready.
+    measured cold starts of the groups that are ready, without their waits for a node.
     """
 
     kind: str
@@ -176,6 +186,16 @@ class RoleFleet:
     def unborn(self) -> int:
         """Groups that were asked for and have no pod yet: no fit has counted them."""
         return max(0, self.replicas - (self.present - self.draining))
+
+    @property
+    def held(self) -> int:
+        """Groups that cost: those that exist, also while they drain, and those that were asked for."""
+        return self.present + self.unborn
+
+    @property
+    def unplaced(self) -> int:
+        """Groups that were asked for and have no place."""
+        return self.unborn + sum(group.waits for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +265,8 @@ class RoleSignals:
     """What a role's workers say of themselves: attribution, never demand.
 
     Sums and means are over TP groups. `unread`: the ready groups that could not be read whole, by their leaders;
-    `engines_per_group` is 1 until a group has shown more.
+    `engines_per_group` is 1 until a group has shown more. `stalled`: groups that hold work and make no progress, by
+    their leaders. `node_start_s`: how long the next group would wait for a node before its cold start.
     """
 
     running: Number
@@ -258,6 +279,13 @@ class RoleSignals:
     groups_read: int = 0
     engines_per_group: float = 1.0
     unread: tuple[str, ...] = ()
+    stalled: tuple[str, ...] = ()
+    node_start_s: float = 0.0
+
+    @property
+    def lead_s(self) -> float:
+        """How long it takes until one more group serves: what a forecast has to look ahead."""
+        return self.node_start_s + self.cold_start_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,16 +302,23 @@ class Signals:
     def __getitem__(self, role: Role) -> RoleSignals:
         return self.prefill if role is Role.PREFILL else self.decode
 
+    def with_role(self, role: Role, signals: RoleSignals) -> Signals:
+        """The same, with those of one role changed."""
+        return replace(self, prefill=signals) if role is Role.PREFILL else replace(self, decode=signals)
+
 
 @dataclass(frozen=True, slots=True)
 class RoleForecast:
-    """Offered tokens/s of one role at `horizon_s` from now: the median and the quantile to size for."""
+    """Offered tokens/s of one role at `horizon_s` from now: what is expected, and what covers the share `quantile` of
+    the work. `tokens_mean` is the mean length; `model` is who says so (`forecasting.recent`).
+    """
 
     horizon_s: float
     quantile: float
     tokens_per_s_q50: float
     tokens_per_s_high: float
     tokens_mean: float
+    model: str = "now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +342,12 @@ tokens at arrival. `prompt_tokens` of `prompts` prompts that were computed. `gen
 """
 Counts = Mapping[Count, float]
 """A count that is not there is not known."""
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+COLUMNS: Mapping[Origin, Mapping[Count, int]] = {
+    origin: {count: row * len(get_args(Count)) + column for column, count in enumerate(get_args(Count))}
+    for row, origin in enumerate(ORIGINS)
+}
+"""Where each origin's counts stand in a row of `Totals`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,13 +369,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Reset-corrected sums at one moment, by origin, of the counts that were given just then.
+    """Reset-corrected sums at one moment, of the counts that were given just then, in the order of `COLUMNS`.
 
-    Differences are rates over any window.
+    Differences are rates over any window. A plain row: a history of them is most of what a service takes in memory.
     """
 
     at_s: float
-    counts: Mapping[Origin, Counts]
+    row: tuple[float | None, ...]
+
+    def of(self, origin: Origin, count: Count) -> float | None:
+        """One sum; None where nobody gave it."""
+        return self.row[COLUMNS[origin][count]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +389,51 @@ class LatencyTotals:
     at_s: float
     ttft: Histogram | Missing
     itl: Histogram | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """An engine's pod as last seen: what it held and had counted, when the counts last moved, its times to learn from.
+
+    `queued` and `first` are (count, sum in s) of its histograms of queue time and TTFT, `itl` of its ITL; None where
+    that is not given.
+    """
+
+    uid: str
+    at_s: float
+    moved_s: float
+    counted: float
+    running: float
+    waiting: float
+    prompt_tokens: float | None = None
+    queued: tuple[float, float] | None = None
+    first: tuple[float, float] | None = None
+    itl: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """By how much the profile of that name is off, as seen in the fleet.
+
+    `context`: tokens held in decode per sequence, over what the mean lengths of requests say (`core.learn`).
+    """
+
+    profile: str = ""
+    correction: Correction = field(default_factory=Correction)
+    context: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One role's offered tokens/s in even steps (`core.forecast`), oldest first, the last one ended at `end_s`; None
+    where it is not known. `tokens_mean` is the last known length; `fit` says since `fitted_s` who forecasts.
+    """
+
+    end_s: float
+    values: tuple[float | None, ...] = ()
+    tokens_mean: float = 0.0
+    fit: Fit | None = None
+    fitted_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +453,12 @@ class State:
     manual: Mapping[Role, Held] = field(default_factory=dict)
     drops: Mapping[Role, Drops] = field(default_factory=dict)
     minimum_lowered_s: Mapping[Role, float] = field(default_factory=dict)
+    watched: tuple[Watched, ...] = ()
+    learned: Learned = field(default_factory=Learned)
+    sizes: tuple[tuple[float, Pair], ...] = ()
+    panics: Mapping[Role, Panic] = field(default_factory=dict)
+    waiting: Mapping[Role, Waiting] = field(default_factory=dict)
+    courses: Mapping[Role, Course] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,12 +488,14 @@ class Condition:
 class Target:
     """Where the fleet should go: groups per role, and the floor that the gang minimum protects.
 
-    `unsized`: roles whose need is not known, and whose groups are just what is there now.
+    `unsized`: roles whose need is not known, and whose groups are just what is there now. `kept`: roles of which
+    nothing may be taken away now, not even what waits in vain.
     """
 
     groups: Pair
     floor: Pair
     unsized: tuple[Role, ...] = ()
+    kept: tuple[Role, ...] = ()
 
     def desires(self, role: Role) -> bool:
         """Whether a role's groups are what it needs, and not merely what is there."""

@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from autoscaler.errors import UserError
+from policies.behaviour import Behaviour, Direction, Rate
+from policies.capacity import CapacityRules
 from policies.model import Role
 
 FILE_NAME = r"^[A-Za-z0-9_][-A-Za-z0-9_.]*$"
@@ -110,6 +112,59 @@ class RatioBand(Model):
     )
 
 
+class RatePolicy(Model):
+    """How far a role may move within any `periodS`."""
+
+    type: Literal["Percent", "Groups"]
+    """What the value counts: TP groups, or % of those that were there when the period began."""
+    value: int = Field(ge=1)
+    """At most so much."""
+    period_s: float = Field(gt=0, le=1800)
+    """The period, in seconds."""
+
+
+class Scaling(Model):
+    """One direction of one role, as HPA's behavior has it."""
+
+    stabilization_s: float | None = Field(None, ge=0)
+    """Move only to the most careful proposal of so many seconds. Absent: 0 up, half a measured cold start down."""
+    tolerance: float = Field(0.0, ge=0)
+    """A change that is no larger than this share of the present size is left out."""
+    select_policy: Literal["Max", "Min", "Disabled"] = "Max"
+    """Which of the policies counts: that which allows most, or least. Disabled: no move in this direction."""
+    policies: tuple[RatePolicy, ...] = ()
+    """How fast; without any, at once."""
+
+    def direction(self, default_s: float) -> Direction:
+        """For the policies; `default_s` is the window that absence means."""
+        return Direction(
+            window_s=default_s if self.stabilization_s is None else self.stabilization_s,
+            rates=tuple(Rate(rate.type, rate.value, rate.period_s) for rate in self.policies),
+            select=self.select_policy,
+            tolerance=self.tolerance,
+        )
+
+
+class Capacity(Model):
+    """Whether nodes can come for groups that have no place."""
+
+    mode: Literal["fixed", "provisionable"] = "fixed"
+    """fixed: ask only for groups that fit now. provisionable: groups may wait, so that a node autoscaler sees them."""
+    provision_timeout_s: float = Field(900.0, gt=0)
+    """A group that has had no place for so many seconds is withdrawn, and not asked for again for as long."""
+    node_start_s: float = Field(300.0, ge=0)
+    """Seconds until a new node is ready: a part of the cold start of groups that need one (provisionable)."""
+
+    @property
+    def policy(self) -> CapacityRules:
+        """For the policies."""
+        return CapacityRules(self.mode, self.provision_timeout_s, self.node_start_s)
+
+
+SILENCE_S = 300.0
+"""What a shorter silence ends is one traffic, unless the settings say otherwise."""
+
+
 class RoleSettings(Model):
     """Bounds and behaviour of one role. Groups are TP groups, all ranks of one engine, never pods."""
 
@@ -117,10 +172,10 @@ class RoleSettings(Model):
     """Fewest TP groups."""
     max_groups: int = Field(8, ge=1)
     """Most TP groups."""
-    scale_down_stabilization_s: float = Field(300, ge=0)
-    """Shrink only to the largest proposal of this many seconds."""
-    scale_up_stabilization_s: float = Field(0, ge=0)
-    """Grow only to the smallest proposal of this many seconds."""
+    scale_up: Scaling = Scaling()
+    """How it grows."""
+    scale_down: Scaling = Scaling()
+    """How it shrinks."""
     cold_start_s: float = Field(120, gt=0)
     """Seconds from a group's creation until it serves; used until the fleet has shown its own."""
     max_num_seqs: int | None = Field(None, ge=1)
@@ -133,6 +188,20 @@ class RoleSettings(Model):
             "minGroups {minGroups} is above maxGroups {maxGroups}: raise maxGroups or lower minGroups",
         ),
     )
+
+    def behaviour(self, cold_start_s: float) -> Behaviour:
+        """For the policies, with the measured cold start. To keep a group for as long as it takes to start one would
+        cost at most twice what perfect foresight does (ski rental); half of it is enough beside a forecast that keeps
+        bursts.
+        """
+        return Behaviour(self.scale_up.direction(0.0), self.scale_down.direction(cold_start_s / 2))
+
+    def silence_s(self, cold_start_s: float) -> float:
+        """How long bursts are remembered when no work comes at all: no shorter than the window to shrink, which such a
+        silence stands for.
+        """
+        given_s = self.scale_down.stabilization_s
+        return max(SILENCE_S, 2 * cold_start_s) if given_s is None else given_s
 
 
 class Queries(Model):
@@ -225,14 +294,20 @@ class Spec(Model):
     """The prefill role."""
     decode: RoleSettings = RoleSettings()
     """The decode role."""
+    capacity: Capacity = Capacity()
+    """What is done about groups that have no place."""
     metrics: MetricsSettings = MetricsSettings()
     """Where signals come from."""
     sync_period_s: float = Field(5, gt=0)
     """Seconds between two decisions."""
     manual_hold_s: float = Field(1800, ge=0)
     """How long a number that somebody else wrote is kept, in seconds; 0: not at all."""
-    forecast_quantile: float = Field(0.9, gt=0.5, lt=1)
-    """The quantile of the forecast demand to size for."""
+    forecast_quantile: float | None = Field(None, gt=0.5, lt=1)
+    """Share of the work to come that is to be covered; absent, the percentile of the role's SLO. Higher is safer."""
+    backlog_drain_s: float = Field(60, gt=0)
+    """Seconds in which requests that a router holds should be worked off, beside what arrives: groups are added for it
+    at the bottleneck. What waits on workers already is counted against shrinking in the same way.
+    """
     minimum_settle_s: float = Field(2, ge=0)
     """Seconds that a scheduler gets to see a lowered gang minimum before replicas go."""
 
@@ -255,6 +330,11 @@ class Spec(Model):
     def writes(self) -> bool:
         """Whether steps are carried out; otherwise they are only told."""
         return self.mode is Mode.ACTIVE
+
+    def covered(self, role: Role) -> float:
+        """The share of a role's work that its forecast is to cover."""
+        slo = self.slo.ttft if role is Role.PREFILL else self.slo.itl
+        return slo.percentile / 100 if self.forecast_quantile is None else self.forecast_quantile
 
     def role(self, role: Role) -> RoleSettings:
         """The settings of one role."""

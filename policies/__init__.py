@@ -5,7 +5,8 @@ Rules:
 2. Sizes are TP groups, cost is GPUs; both are integers.
 3. Missing is a value of its own; it is never read as zero, and never as full.
 
-The order: bounds, ratio, unread, tolerance (what it returns is remembered as the proposal), windows and rates; then the
-floors that only stop a shrink: survivors, SLO, burst; then bounds again, holds, and the budget last. Capacity has its
-say when a step is planned. Whatever the order of those in the middle, bounds, holds and the budget hold at the end.
+The order: bounds, stalled, ratio, unread, tolerance (what it returns is remembered as the proposal), windows and rates;
+then the floors that only stop a shrink: survivors, SLO, burst; then bounds again, holds, and the budget last. Capacity
+has its say when a step is planned. Whatever the order of those in the middle, bounds, holds and the budget hold at
+the end.
 """

@@ -28,7 +28,7 @@ Sizes = Sequence[tuple[float, Pair]]
 class Rate:
     """At most `value` groups, or `value` % of the groups at its start, within any `period_s`."""
 
-    unit: Literal["percent", "groups"]
+    unit: Literal["Percent", "Groups"]
     value: int
     period_s: float
 
@@ -49,9 +49,9 @@ class Behaviour:
     """Both directions of one role; the defaults are HPA's windows and rates, without its tolerance."""
 
     up: Direction = field(
-        default_factory=lambda: Direction(0.0, (Rate("percent", 100, 15.0), Rate("groups", 4, 15.0)), "Max")
+        default_factory=lambda: Direction(0.0, (Rate("Percent", 100, 15.0), Rate("Groups", 4, 15.0)), "Max")
     )
-    down: Direction = field(default_factory=lambda: Direction(300.0, (Rate("percent", 100, 15.0),), "Max"))
+    down: Direction = field(default_factory=lambda: Direction(300.0, (Rate("Percent", 100, 15.0),), "Max"))
 
     @property
     def longest_period_s(self) -> float:
@@ -156,11 +156,11 @@ _UNLIMITED = 1 << 30
 
 
 def _grown(rate: Rate, start: int) -> int:
-    return start + rate.value if rate.unit == "groups" else -(-start * (100 + rate.value) // 100)
+    return start + rate.value if rate.unit == "Groups" else -(-start * (100 + rate.value) // 100)
 
 
 def _shrunk(rate: Rate, start: int) -> int:
-    return max(0, start - rate.value if rate.unit == "groups" else start * (100 - rate.value) // 100)
+    return max(0, start - rate.value if rate.unit == "Groups" else start * (100 - rate.value) // 100)
 
 
 def _at(known: Sequence[tuple[float, int]], then_s: float, now: int) -> int:

@@ -5,11 +5,10 @@ Rules:
    `calm_s` have passed without another such look.
 2. While it lasts, the role keeps the most groups that it has asked for since it began.
 3. Afterwards that peak falls in a straight line to nothing over `release_s`; whatever is wanted above it is given.
-4. Nothing remembered (a restart) with more than one group is a panic at the present size: what was seen before is gone,
-   and is not taken for calm.
+4. What was forgotten in a restart is not taken for calm: a window that has not been seen whole holds the sizes.
 
-Semantics of 1, 2 and 4: knative/serving pkg/autoscaler/scaling/autoscaler.go (panic threshold 200 %, stable window
-60 s, no decrease in panic, starts in panic above one pod); the slow release is ours.
+Semantics of 1 and 2: knative/serving pkg/autoscaler/scaling/autoscaler.go (panic threshold 200 %, no decrease in
+panic); the slow release is ours.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from policies.model import ROLES, Code, Detail, Pair, Reason, Role, Stage, Verdi
 
 @dataclass(frozen=True, slots=True)
 class BurstRules:
-    """`threshold`: wanted over ready groups; the times in seconds. A `release_s` of 0 lets go at once."""
+    """Of one role. `threshold`: wanted over ready groups; the times in seconds. A `release_s` of 0 lets go at once."""
 
+    calm_s: float
+    release_s: float
     threshold: float = 2.0
-    calm_s: float = 60.0
-    release_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +38,39 @@ class Panic:
 
 
 Panics = Mapping[Role, Panic]
+Rules = Mapping[Role, BurstRules]
 
 
-def watch_burst(panics: Panics | None, now_s: float, wanted: Pair, ready: Pair, rules: BurstRules) -> dict[Role, Panic]:
-    """The panics after this look; None: nothing is remembered. `wanted`: what the newest demand alone needs."""
+def watch_burst(panics: Panics, now_s: float, wanted: Pair, ready: Pair, rules: Rules) -> dict[Role, Panic]:
+    """The panics after this look. `wanted`: what the newest demand alone needs."""
     found: dict[Role, Panic] = {}
     for role in ROLES:
-        before = panics.get(role) if panics is not None else _restarted(now_s, ready[role])
-        if wanted[role] >= rules.threshold * max(1, ready[role]):
-            found[role] = Panic(now_s, max(wanted[role], _floor(before, now_s, rules)))
-        elif before and now_s - before.last_s < rules.calm_s + rules.release_s:
-            lasting = _lasts(before, now_s, rules)
+        before, own = panics.get(role), rules[role]
+        if wanted[role] >= own.threshold * max(1, ready[role]):
+            found[role] = Panic(now_s, max(wanted[role], _floor(before, now_s, own)))
+        elif before and now_s - before.last_s < own.calm_s + own.release_s:
+            lasting = _lasts(before, now_s, own)
             found[role] = Panic(before.last_s, max(before.peak, wanted[role])) if lasting else before
     return found
 
 
-def panicking(panics: Panics, now_s: float, rules: BurstRules) -> tuple[Role, ...]:
+def panicking(panics: Panics, now_s: float, rules: Rules) -> tuple[Role, ...]:
     """The roles whose panic lasts."""
-    return tuple(role for role in ROLES if role in panics and _lasts(panics[role], now_s, rules))
+    return tuple(role for role in ROLES if role in panics and _lasts(panics[role], now_s, rules[role]))
 
 
-def keep_burst(proposal: Pair, current: Pair, panics: Panics, now_s: float, rules: BurstRules) -> Verdict:
+def keep_burst(proposal: Pair, current: Pair, panics: Panics, now_s: float, rules: Rules) -> Verdict:
     """Stop each shrink at what is left of the role's peak."""
     target, why = proposal, []
     for role in ROLES:
-        floor = min(current[role], _floor(panics.get(role), now_s, rules))
+        floor = min(current[role], _floor(panics.get(role), now_s, rules[role]))
         if proposal[role] >= floor:
             continue
-        code = Code.PANIC if _lasts(panics[role], now_s, rules) else Code.PANIC_RELEASING
+        code = Code.PANIC if _lasts(panics[role], now_s, rules[role]) else Code.PANIC_RELEASING
         detail: Detail = {"wanted": proposal[role], "kept": floor, "since_s": now_s - panics[role].last_s}
         why.append(Reason(Stage.DECIDE, code, role, detail))
         target = target.with_role(role, floor)
     return target, tuple(why)
-
-
-def _restarted(now_s: float, ready: int) -> Panic | None:
-    return Panic(now_s, ready) if ready > 1 else None
 
 
 def _lasts(panic: Panic, now_s: float, rules: BurstRules) -> bool:

@@ -4,8 +4,8 @@ Rules:
 1. `fixed`: growth is clamped to what fits now.
 2. `provisionable`: whole groups may wait, up to the budget, so that a node autoscaler sees them.
 3. In both, each waiting group has its own time. When a place is found the oldest has it; a group that has waited
-   `provision_timeout_s` is withdrawn, down to the minimum, and for as long again only what fits now is asked for.
-4. Where a group needs a node that does not exist yet, the node's start-up is a part of its cold start.
+   `provision_timeout_s` is withdrawn where that is possible, and for as long again only what fits now is asked for.
+4. Where a group needs a node that does not exist yet, the node's start-up comes before its cold start.
 """
 
 from __future__ import annotations
@@ -59,18 +59,19 @@ def offer_capacity(
     now_s: float,
     rules: CapacityRules,
     *,
-    minimum: int = 0,
+    withdrawable: int,
     limiting_resource: str = "",
 ) -> Offer:
     """How many groups to ask for. `current` are those asked for now, waiting ones among them; `fit` is how many more
-    could be placed now, beside those that wait. Never above max(current, wanted).
+    could be placed now, beside those that wait. `withdrawable`: of those that wait, how many may be taken away, and
+    would go first. Never above max(current, wanted).
     """
     late = sum(1 for since_s in waiting.since_s if now_s - since_s >= rules.provision_timeout_s)
-    late = min(late, max(0, current - minimum))
-    if late:
+    late = min(late, withdrawable)
+    if late > 0:
         detail: Detail = {"wanted": wanted, "withdrawn": late, "after_s": rules.provision_timeout_s}
         reason = Reason(Stage.PLAN, Code.NOT_PROVISIONED, role, detail)
-        return Offer(min(wanted, current - late), Waiting(waiting.since_s[late:], now_s), (reason,))
+        return Offer(current - late, Waiting(waiting.since_s[late:], now_s), (reason,))
     if rules.mode == "fixed" or _lately_withdrawn(waiting, now_s, rules):
         groups, why = clamp_to_fit(role, current, wanted, fit, limiting_resource)
         return Offer(groups, waiting, why)
@@ -83,13 +84,13 @@ def offer_capacity(
     return Offer(wanted, waiting, why)
 
 
-def cold_start_s(measured_s: float, growth: int, fit: int | Missing, rules: CapacityRules) -> float:
-    """How long until `growth` more groups serve: with a node's start-up where they do not fit on those that are there.
-    An unknown fit counts as no room: too early costs GPU time, too late costs the SLO.
+def node_start_s(growth: int, fit: int | Missing, rules: CapacityRules) -> float:
+    """How long `growth` more groups wait for a node before their cold start: not at all where they fit on those that
+    are there. An unknown fit counts as no room: too early costs GPU time, too late costs the SLO.
     """
     room = 0 if isinstance(fit, Missing) else fit
     needs_nodes = rules.mode == "provisionable" and growth > room
-    return measured_s + (rules.node_start_s if needs_nodes else 0.0)
+    return rules.node_start_s if needs_nodes else 0.0
 
 
 def _lately_withdrawn(waiting: Waiting, now_s: float, rules: CapacityRules) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -41,7 +41,7 @@ class Pair:
 
     def with_role(self, role: Role, groups: int) -> Pair:
         """The same pair with one role changed."""
-        return replace(self, **{role.value: groups})
+        return Pair(groups, self.decode) if role is Role.PREFILL else Pair(self.prefill, groups)
 
 
 class Stage(StrEnum):
@@ -66,6 +66,7 @@ class Code(StrEnum):
     UNIT_ERROR = "UnitError"
     SIGNAL_DAMAGED = "SignalDamaged"
     UNREAD_IS_FULL = "UnreadIsFull"
+    STALLED_NO_SUPPLY = "StalledNoSupply"
     COUNTER_RESET = "CounterReset"
     BURST = "Burst"
     NO_TRAFFIC = "NoTraffic"
@@ -76,6 +77,8 @@ class Code(StrEnum):
     SIZED_FOR_TTFT = "SizedForTTFT"
     SIZED_FOR_ITL = "SizedForITL"
     SLO_UNREACHABLE = "SLOUnreachable"
+    BOTTLENECK = "Bottleneck"
+    GROUP_STALLED = "GroupStalled"
     BOUNDED = "Bounded"
     STABILISED = "Stabilised"
     WITHIN_TOLERANCE = "WithinTolerance"

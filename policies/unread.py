@@ -1,7 +1,7 @@
 """Groups that cannot be read: no load on the way up, full on the way down.
 
-Rule: silence is neither room nor work. Where demand is counted by the workers themselves, what unread groups do is not
-in it, so a role keeps them beside what the rest needs.
+Rule: silence is neither room nor work. A role keeps its unread groups beside what the rest needs: where demand is
+counted by the workers, what they do is not in it; where a router counts, they may be no supply, and be what is left.
 """
 
 from __future__ import annotations

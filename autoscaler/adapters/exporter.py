@@ -22,7 +22,8 @@ from autoscaler.adapters.status import Status, to_json
 from autoscaler.errors import UserError
 from autoscaler.model import Decision, Number, Observation, RoleFleet
 from autoscaler.settings import Settings
-from policies.model import ROLES, Missing
+from perfmodel.correction import RoleCorrection
+from policies.model import ROLES, Missing, Role
 
 _PREFIX = "roleratio_controller_"
 _SERVICE = ("target_namespace", "target_service")
@@ -50,12 +51,32 @@ _GAUGES = {
     "read_groups": ("TP groups whose engines were read", _ROLE),
     "unread_groups": ("Ready TP groups that could not be read whole", _ROLE),
     "engines_per_group": ("Engines (data-parallel ranks) of a TP group, as their pages show", _ROLE),
+    "stalled_groups": ("TP groups that hold work and make no progress", _ROLE),
+    "profile_factor": (
+        "By how much longer the role's steps take than the profile says, as learned from the fleet",
+        _ROLE,
+    ),
+    "profile_samples": (
+        "Times that were compared with the profile; excluded: those of groups that started",
+        (*_ROLE, "kind"),
+    ),
+    "profile_error_ratio": (
+        "Mean absolute error of predicted times: of the profile alone, and with what was learned",
+        (*_ROLE, "of"),
+    ),
+    "profile_context_factor": (
+        "Tokens that decode holds per sequence over what mean lengths say, as learned from the fleet",
+        _SERVICE,
+    ),
     "demand_requests_per_second": ("Requests that arrived", _SERVICE),
     "demand_tokens_per_second": (
         "Offered work of the role: prompt tokens for prefill, output tokens for decode",
         _ROLE,
     ),
-    "forecast_tokens_per_second": ("Offered work one cold start ahead", (*_ROLE, "quantile")),
+    "forecast_tokens_per_second": (
+        "Offered work one cold start ahead: quantile 0.5 is expected, the other one covers that share of the work",
+        (*_ROLE, "quantile"),
+    ),
     "latency_seconds": ("The SLO's percentile as users saw it", (*_SERVICE, "objective")),
     "latency_target_seconds": ("The SLO's target", (*_SERVICE, "objective")),
     "attained_target_ratio": ("Share of the samples that the SLO wants within its target", (*_SERVICE, "objective")),
@@ -217,6 +238,7 @@ def _of_service(status: Status) -> Iterator[_Labelled]:
     yield "gpu_budget", service, status.settings.spec.gpu_budget
     yield "failed_sources", service, len(status.failures)
     yield "last_tick_timestamp_seconds", service, status.now_s
+    yield "profile_context_factor", service, status.learned.context
     yield "demand_requests_per_second", service, signals.demand.requests_per_s
     for role in ROLES:
         yield "demand_tokens_per_second", (*service, role.value), signals.demand.tokens_per_s(role)
@@ -246,6 +268,8 @@ def _of_roles(status: Status) -> Iterator[_Labelled]:
         yield "read_groups", labels, signals.groups_read
         yield "unread_groups", labels, len(signals.unread)
         yield "engines_per_group", labels, signals.engines_per_group
+        yield "stalled_groups", labels, len(signals.stalled)
+        yield from _learned(labels, _correction(status, role))
         if (target := status.decision.target) and target.desires(role):
             yield "desired_groups", labels, target.groups[role]
             yield "floor_groups", labels, target.floor[role]
@@ -260,6 +284,21 @@ def _of_roles(status: Status) -> Iterator[_Labelled]:
             yield "fit_groups", labels, fleet.fit
             yield "min_count_pods", labels, fleet.min_pods
             yield "gpus_per_group", labels, fleet.gpus_per_group
+
+
+def _correction(status: Status, role: Role) -> RoleCorrection:
+    learned = status.learned.correction
+    return learned.prefill if role is Role.PREFILL else learned.decode
+
+
+def _learned(labels: tuple[str, ...], role: RoleCorrection) -> Iterator[_Labelled]:
+    """What was learned of the profile; an error only when there is one."""
+    yield "profile_factor", labels, role.factor
+    yield "profile_samples", (*labels, "taken"), role.samples
+    yield "profile_samples", (*labels, "excluded"), role.excluded
+    for of, error in (("profile", role.mape_before), ("learned", role.mape_after)):
+        if error is not None:
+            yield "profile_error_ratio", (*labels, of), error
 
 
 def _scaled(value: Number, factor: float) -> Number:

@@ -18,7 +18,7 @@ from autoscaler.adapters.nearby import ROLES, near_misses
 from autoscaler.model import Fleet, Group, Owner, RoleFleet, Writer
 from gangscheduler.model import Snapshot
 from gangscheduler.place import how_many_fit
-from gangscheduler.snapshot import BadQuantity, build, group_shape, uses_claims
+from gangscheduler.snapshot import BadQuantity, build, group_shape, pod_requests, uses_claims
 from kubeapi import names
 from policies.model import Missing, Role
 
@@ -183,7 +183,20 @@ def _group_key(pod: Object) -> str:
 
 def _group(key: str, pods: Iterable[Object], size: int) -> Group:
     ordered = sorted(pods, key=lambda pod: (not _is_leader(pod), _meta(pod)["name"]))
-    return Group(key, tuple(_meta(pod)["name"] for pod in ordered), _all_ready(ordered, size))
+    leaving = any("deletionTimestamp" in _meta(pod) for pod in ordered)
+    return Group(
+        key,
+        tuple(_meta(pod)["name"] for pod in ordered),
+        _all_ready(ordered, size),
+        waits=not leaving and not all(pod["spec"].get("nodeName") for pod in ordered),
+        ordinal=_ordinal(ordered[0]),
+    )
+
+
+def _ordinal(leader: Object) -> int | None:
+    """The group's index, where its workload counts them."""
+    text = str(_labels(leader).get(names.LWS_GROUP_INDEX, ""))
+    return int(text) if text.isdecimal() else None
 
 
 def _all_ready(group: Sequence[Object], size: int) -> bool:
@@ -196,7 +209,7 @@ def _pods_per_group(workload: Object) -> int:
 
 
 def _gpus(workload: Object) -> int | Missing:
-    """GPUs of one TP group: every pod of it, every container."""
+    """GPUs of one TP group: every pod of it, every container, as the scheduler counts them."""
     template = workload["spec"].get("leaderWorkerTemplate")
     if template is None:
         specs = [workload["spec"]["template"]["spec"]]
@@ -206,18 +219,20 @@ def _gpus(workload: Object) -> int | Missing:
         specs = [leader, *[worker] * (_pods_per_group(workload) - 1)]
     if any(uses_claims(spec) for spec in specs):
         return Missing("GPUs come through resourceClaims, whose cost is not known")
-    costs = [_container_gpus(container) for spec in specs for container in spec.get("containers") or ()]
-    known = [cost for cost in costs if cost is not None]
-    if not known:
+    try:
+        gpus = sum(pod_requests(spec).get(names.GPU, 0) for spec in specs)
+    except BadQuantity as error:
+        return Missing(str(error))
+    if gpus == 0 and not all(map(_names_gpus, specs)):
         return Missing(f"no container requests {names.GPU}; request it, or 0 where it needs none")
-    return sum(known)
+    return gpus
 
 
-def _container_gpus(container: Object) -> int | None:
-    resources = container.get("resources") or {}
-    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    text = str(asked.get(names.GPU, ""))
-    return int(text) if text.isdecimal() else None
+def _names_gpus(spec: Object) -> bool:
+    """Whether a pod says how many GPUs it takes, be it none."""
+    containers = (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
+    asked = [container.get("resources") or {} for container in containers]
+    return any(names.GPU in (one.get(kind) or {}) for one in asked for kind in ("requests", "limits"))
 
 
 def _fit(workload: Object, snapshot: Snapshot, podgroup: str) -> tuple[int | Missing, str]:
@@ -269,13 +284,21 @@ def _manager(entry: Object) -> str:
 
 
 def _ready_after(group: Sequence[Object]) -> float | None:
-    """The measured cold start: from the group's first pod to its last one's readiness; None after a restart."""
+    """The measured cold start: from the group's first pod to its last one's readiness, without the longest wait for a
+    node, which says nothing of the next group; None after a restart.
+    """
     statuses = [status for pod in group for status in pod["status"].get("containerStatuses") or ()]
     if any(status.get("restartCount", 0) for status in statuses):
         return None
     created = min(seconds(_meta(pod).get("creationTimestamp")) for pod in group)
     ready = [_condition_time(pod, "Ready") or 0.0 for pod in group]
-    return max(0.0, max(ready) - created)
+    return max(0.0, max(ready) - created - max(map(_waited_s, group)))
+
+
+def _waited_s(pod: Object) -> float:
+    """How long a pod had no node; 0 where nobody has noted that it got one."""
+    placed_s = _condition_time(pod, "PodScheduled")
+    return 0.0 if placed_s is None else max(0.0, placed_s - seconds(_meta(pod).get("creationTimestamp")))
 
 
 def _targets(pods: Sequence[Object]) -> tuple[tuple[ScrapeTarget, ...], Mapping[str, str]]:

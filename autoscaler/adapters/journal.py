@@ -27,7 +27,7 @@ from autoscaler.settings import Settings, parse_settings
 from perfmodel.profile import Profile
 from policies.model import Reason
 
-VERSION = 2
+VERSION = 3
 MAX_BYTES = 16 * 1024 * 1024
 KEEP = 5
 

@@ -10,8 +10,9 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ class PrometheusError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The series of an instant query; `warnings` say what may be missing among them."""
+    """The series of a query; `warnings` say what may be missing among them."""
 
     series: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...] = ()
@@ -67,9 +68,17 @@ class PromClient:
 
     def ask(self, query: str, at_s: float) -> Answer:
         """The answer to an instant query. Raises PrometheusError."""
+        return self._answer(lambda: self._client.custom_query(query, params={"time": f"{at_s:.3f}"}))
+
+    def ask_range(self, query: str, start_s: int, end_s: int, step_s: int) -> Answer:
+        """The answer to a range query, its series with `values`. Raises PrometheusError."""
+        start, end = (datetime.fromtimestamp(at_s, UTC) for at_s in (start_s, end_s))
+        return self._answer(lambda: self._client.custom_query_range(query, start, end, str(step_s)))
+
+    def _answer(self, ask: Callable[[], Any]) -> Answer:
         try:
             self._session.verify = str(self._ca.path) if self._ca.read() else True
-            series = self._client.custom_query(query, params={"time": f"{at_s:.3f}"})
+            series = ask()
         except requests.Timeout as error:
             raise PrometheusError(f"no answer within {self._timeout_s:g} s") from error
         except requests.exceptions.SSLError as error:

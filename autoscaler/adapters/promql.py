@@ -64,14 +64,14 @@ def _used(chain: str, whole: bool) -> str:
     return f"max by ({_list(BY)}) (avg by ({_list((*BY, *SCRAPE))}) ({each}))"
 
 
-def rate(signal: Count, of: Of = "engine", window: str = "5m") -> str:
-    """A counter per second, of each pod."""
-    return _summed(_chain(signal, of, window=window))
+def rate(signal: Count, of: Of = "engine", window: str = "5m", only: str = "") -> str:
+    """A counter per second, of each pod. `only`: matchers of the series that are meant."""
+    return _summed(_chain(signal, of, window=window, only=only))
 
 
 def buckets(signal: Latency, of: Of = "engine", window: str = "5m", le: str = "") -> str:
     """The buckets of a latency per second, of each pod. `le`: a matcher that chooses some of them."""
-    return _summed(_chain(signal, of, window=window, suffix="_bucket", le=le), "le")
+    return _summed(_chain(signal, of, window=window, suffix="_bucket", only=le), "le")
 
 
 def quantile(share: float, bucket_rates: str, by: Iterable[str] = SERVICE) -> str:
@@ -130,18 +130,18 @@ def _summed(chain: str, *more: str) -> str:
     return f"max by ({_list((*BY, *more))}) ({each})"
 
 
-def _chain(signal: str, of: Of, where: Where | None = None, window: str = "", suffix: str = "", le: str = "") -> str:
-    """Every series that may give a signal; of a pod those of the first source that it has."""
+def _chain(signal: str, of: Of, where: Where | None = None, window: str = "", suffix: str = "", only: str = "") -> str:
+    """Every series that may give a signal; of a pod those of the first source that it has. `only`: more matchers."""
     found: dict[str, str] = {}
     for family in _families(of):
         for source in family.signals.get(signal, ()):
-            for key, query in _selections(family, source, where or {}, suffix, le):
+            for key, query in _selections(family, source, where or {}, suffix, only):
                 found.setdefault(key, f"rate({query}[{window}])" if window else query)
     chain = f" or on ({_list(POD)}) ".join(found.values())
     return f"(({chain}) unless on ({_list(POD)}) {_fronts()})" if of == "engine" else f"({chain})"
 
 
-def _selections(family: Family, source: Source, where: Where, suffix: str, le: str) -> Iterator[tuple[str, str]]:
+def _selections(family: Family, source: Source, where: Where, suffix: str, only: str) -> Iterator[tuple[str, str]]:
     """The series of one source, the preferred ones first; each with what tells it from those of other families."""
     match source:
         case Ratio(left, right) | Difference(left, right):
@@ -152,11 +152,11 @@ def _selections(family: Family, source: Source, where: Where, suffix: str, le: s
         case Gauge():
             yield from _gauge(family, source)
         case Counter(names, chosen):
-            yield from _named(family, names, chosen)
+            yield from _named(family, names, chosen, only)
         case ByLabel(names):
             yield from _named(family, names, where)
         case Times(names, chosen):
-            yield from _named(family, [name + suffix for name in names], chosen, le)
+            yield from _named(family, [name + suffix for name in names], chosen, only)
 
 
 def _gauge(family: Family, gauge: Gauge) -> Iterator[tuple[str, str]]:

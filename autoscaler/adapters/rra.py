@@ -42,8 +42,11 @@ _TELLING = (
     *(Code.WATCH_FAILED, Code.ROLE_BLIND, Code.ANOTHER_CONTROLLER),
     *(Code.MANUAL_HOLD, Code.PAUSED, Code.FIELD_RESTORED, Code.GROW, Code.SHRINK),
     *(
+        Code.NOT_PROVISIONED,
         Code.DOES_NOT_FIT,
         Code.FIT_UNKNOWN,
+        Code.PROVISIONING,
+        Code.BUDGET_BELOW_MINIMUM,
         Code.BUDGET_CAPPED,
         Code.WAIT_BUDGET,
         Code.SLO_UNREACHABLE,
@@ -53,8 +56,8 @@ _TELLING = (
     *(Code.WAIT_MINIMUM_SEEN, Code.WAIT_DRAIN, Code.WAIT_READY, Code.WARMING_UP, Code.BOUNDED),
     *(Code.RATIO_REPAIRED, Code.STABILISED, Code.AT_TARGET),
 )
-# Passing remarks on the samples, which would make the list of reasons change for nothing.
-_CHATTER = (Code.COUNTER_RESET, Code.GHOSTS_DROPPED, Code.BURST)
+# Passing remarks, which would make the list of reasons change for nothing.
+_CHATTER = (Code.COUNTER_RESET, Code.GHOSTS_DROPPED, Code.BURST, Code.RATIO_OUTSIDE)
 _SIZED = (Code.SIZED_FOR_TTFT, Code.SIZED_FOR_ITL)
 _NUMBER = re.compile(r"=-?[\d.]+\b")
 

@@ -9,25 +9,29 @@ from typing import Any
 from autoscaler.adapters.journal import Recorded
 from autoscaler.codec import CodecError, decode, encode
 from autoscaler.errors import UserError
-from autoscaler.model import Decision, Fleet, Observation
+from autoscaler.model import Decision, Fleet, Learned, Observation
 from autoscaler.settings import Settings, parse_settings
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The last decision about one service: `failures` are the sources that gave no sample, and why."""
+    """The last decision about one service: `failures` are the sources that gave no sample, and why.
+
+    `learned`: by how much the profile was found to be off.
+    """
 
     settings: Settings
     now_s: float
     fleet: Fleet
     decision: Recorded
     failures: Mapping[str, str] = field(default_factory=dict)
+    learned: Learned = field(default_factory=Learned)
 
     @classmethod
     def of(cls, settings: Settings, observation: Observation, decision: Decision) -> Status:
         """The status after one tick."""
-        failures = observation.samples.failures
-        return cls(settings, observation.now_s, observation.fleet, Recorded.of(decision), failures)
+        failures, learned = observation.samples.failures, decision.state.learned
+        return cls(settings, observation.now_s, observation.fleet, Recorded.of(decision), failures, learned)
 
     @property
     def service(self) -> str:
@@ -43,6 +47,7 @@ def to_json(status: Status) -> dict[str, Any]:
         "fleet": encode(Fleet, status.fleet),
         "failures": dict(status.failures),
         "decision": encode(Recorded, status.decision),
+        "learned": encode(Learned, status.learned),
     }
 
 
@@ -57,6 +62,7 @@ def from_json(data: Any, source: str) -> Status:
             fleet=decode(Fleet, data.get("fleet")),
             decision=decode(Recorded, data.get("decision")),
             failures=decode(dict, data.get("failures")),
+            learned=decode(Learned, data.get("learned")),
         )
     except CodecError as error:
         raise UserError(f"{source}: {error}; ask a controller of this version") from error

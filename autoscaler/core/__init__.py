@@ -1,6 +1,7 @@
 """The pure core: `tick(state, observation, settings, profile) -> Decision`.
 
-Observation -> observe -> Signals -> forecast -> size -> decide -> Target -> plan -> Step.
+Observation -> observe (flows, groups, demand) -> Signals -> stalled, learn -> forecast -> size (work, bottleneck) ->
+decide (holds, policies) -> Target -> plan -> Step.
 Nothing in here asks the time, logs, sleeps or does I/O.
 """
 

@@ -30,6 +30,7 @@ _UNSEEN = (
     Code.SIGNAL_DAMAGED,
     Code.SCRAPE_FAILED,
 )
+_BUDGET = (Code.BUDGET_BELOW_MINIMUM, Code.BUDGET_CAPPED, Code.WAIT_BUDGET)
 _FOREIGN = (Code.RESTORE_GIVEN_UP, Code.ANOTHER_CONTROLLER, Code.MANUAL_HOLD, Code.FIELD_RESTORED)
 
 
@@ -47,12 +48,14 @@ _RULES: dict[str, _Rule] = {
     "ScalingActive": _Rule((*_STOPPED, Code.DEMAND_MISSING), "False", "DemandKnown"),
     "AbleToScale": _Rule((*_STOPPED, *_UNABLE), "False", "Able"),
     "ScalingLimited": _Rule(
-        (Code.DOES_NOT_FIT, Code.BUDGET_CAPPED, Code.WAIT_BUDGET, Code.BOUNDED), "True", "DesiredWithinRange"
+        (Code.DOES_NOT_FIT, Code.NOT_PROVISIONED, *_BUDGET, Code.BOUNDED),
+        "True",
+        "DesiredWithinRange",
     ),
     "SLOReachable": _Rule((Code.SLO_UNREACHABLE,), "False", "Reachable"),
     "Blind": _Rule(_UNSEEN, "True", "AllSourcesRead"),
     "ForeignWriter": _Rule(_FOREIGN, "True", "OnlyUs"),
-    "Unplaceable": _Rule((Code.DOES_NOT_FIT,), "True", "EverythingFits"),
+    "Unplaceable": _Rule((Code.DOES_NOT_FIT, Code.NOT_PROVISIONED), "True", "EverythingFits"),
     "Paused": _Rule((Code.PAUSED,), "True", "NotPaused"),
     "Reporting": _Rule((Code.REPORT_FAILED,), "False", "Written"),
     "Served": _Rule((Code.CRD_OUTDATED, Code.PODGROUPS_NOT_SERVED), "False", "AllServed"),
@@ -60,18 +63,24 @@ _RULES: dict[str, _Rule] = {
 _OPPOSITE: dict[ConditionStatus, ConditionStatus] = {"True": "False", "False": "True"}
 
 TYPES = tuple(_RULES)
+_LASTING = frozenset(code for rule in _RULES.values() for code in rule.codes)
+_FINE = {kind: Condition(kind, _OPPOSITE[rule.status], rule.fine, "") for kind, rule in _RULES.items()}
+_UNKNOWN = {kind: Condition(kind, "Unknown", "NotLooked", "") for kind in _RULES}
 
 
 def conditions(why: Sequence[Reason], *, looked: bool = True) -> tuple[Condition, ...]:
     """One condition per rule, in a fixed order. `looked`: whether the service was seen at all."""
-    return tuple(_condition(kind, rule, why, looked) for kind, rule in _RULES.items())
+    without = _FINE if looked else _UNKNOWN
+    lasting = [reason for reason in why if reason.code in _LASTING]
+    if not lasting:
+        return tuple(without.values())
+    return tuple([_condition(kind, rule, lasting) or without[kind] for kind, rule in _RULES.items()])
 
 
-def _condition(kind: str, rule: _Rule, why: Sequence[Reason], looked: bool) -> Condition:
+def _condition(kind: str, rule: _Rule, why: Sequence[Reason]) -> Condition | None:
+    """None where there is no cause for it."""
     causes = [reason for reason in why if reason.code in rule.codes]
-    if causes:
-        gravest = min(causes, key=lambda reason: rule.codes.index(reason.code))
-        return Condition(kind, rule.status, gravest.code.value, "; ".join(str(reason) for reason in causes))
-    if not looked:
-        return Condition(kind, "Unknown", "NotLooked", "")
-    return Condition(kind, _OPPOSITE[rule.status], rule.fine, "")
+    if not causes:
+        return None
+    gravest = min(causes, key=lambda reason: rule.codes.index(reason.code))
+    return Condition(kind, rule.status, gravest.code.value, "; ".join(map(str, causes)))

@@ -1,15 +1,23 @@
 """Decide: a proposal becomes a target through the policies, in this order, each with its reasons.
 
-0. restore      a number that an apply dropped is still ours
-1. bounds       minimum and maximum groups
-2. ratio        the band between the roles
-3. unread       groups that cannot be read are full on the way down, where workers count the demand
-4. stabilise    windows per direction; nothing shrinks before a whole window has been seen
-5. bounds       again: a size outside of them is corrected at once, also when blind
-6. holds        blind role, partial numbers, unknown cost, pause, a person's number
-7. budget       exact projection into the GPU budget; held roles are not cut
+ 0. restore      a number that an apply dropped is still ours
+ 1. bounds       minimum and maximum groups
+ 2. stalled      groups that make no progress are no supply: as many come on top
+ 3. ratio        the band between the roles that a person set, by raising the short one
+ 4. unread       groups that cannot be read are full on the way down
+ 5. tolerance    what is too small a change is none; what comes out is remembered as the proposal
+ 6. behaviour    windows, then rates per direction; a role that is outrun does not wait for its window to grow;
+                 a silence that ended the forecast's memory is as long as the window to shrink, and stands for it
+ 7. survivors    no shrink to where those that stay would be full with what arrives now
+ 8. SLO          no shrink below what the median demand needs
+ 9. burst        no shrink while a burst lasts; afterwards its peak is let go slowly
+10. bounds       again: a size outside of them is corrected at once, also when blind
+11. holds        blind role, partial numbers, pause, a person's number
+12. budget       exact projection into the GPU budget; held roles are not cut; with an unknown cost nothing grows
+13. ratio        named where all this leaves the pair outside of the band of a person and of the work
 
 A role without a size (its demand is missing) stays where it is, inside its bounds; its partner goes on.
+7 to 9 only stop a shrink. Capacity has its say when a step is planned.
 """
 
 from __future__ import annotations
@@ -17,36 +25,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from autoscaler.core.size import Sized
-from autoscaler.model import Observation, RoleFleet, Signals, State, Target
+from autoscaler.core.holds import Managed, look_for_holds, restore_dropped
+from autoscaler.core.size import RoleSize, Sized
+from autoscaler.model import Forecast, Observation, RoleFleet, Signals, State, Target
 from autoscaler.settings import Settings
+from forecasting.recent import SILENCE
+from policies.behaviour import Behaviour, Behaviours, behave, remember_size, tolerate
 from policies.bounds import bound
-from policies.budget import fit_budget
-from policies.hold import Hold, apply_holds
-from policies.manual import ANOTHER, Held, Ours, Seen, manual_hold
-from policies.model import ROLES, Code, Detail, Missing, Pair, Reason, Role, Stage, Verdict
-from policies.ratio import keep_ratio
-from policies.restore import WINDOW_S, Drops, look_for_drop
-from policies.stabilise import Proposals, stabilise
+from policies.budget import keep_budget
+from policies.burst import BurstRules, keep_burst, panicking, watch_burst
+from policies.hold import apply_holds
+from policies.model import ROLES, Code, Missing, Pair, Reason, Role, Stage, Verdict
+from policies.ratio import ALIKE, Band, Span, band_of_work, keep_ratio, name_ratio, narrowed
+from policies.slo import keep_slo
+from policies.stabilise import stabilise
+from policies.stalled import add_stalled, no_supply
+from policies.survivors import Load, keep_survivors
 from policies.unread import keep_unread
 
-DEFAULT_REPLICAS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Managed:
-    """Both workloads, known to be there."""
-
-    prefill: RoleFleet
-    decode: RoleFleet
-
-    def __getitem__(self, role: Role) -> RoleFleet:
-        return self.prefill if role is Role.PREFILL else self.decode
-
-    @property
-    def replicas(self) -> Pair:
-        """Groups asked for now."""
-        return Pair(self.prefill.replicas, self.decode.replicas)
+_History = tuple[tuple[float, Pair], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,247 +55,242 @@ class Decided:
     why: tuple[Reason, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the policies of one tick have in common. `current`: groups to decide from; `sizes`: of the sized roles;
+    `idle`: groups that are no supply, and come on top of what the work needs.
+    """
+
+    now_s: float
+    seen_s: float
+    current: Pair
+    minimum: Pair
+    maximum: Pair
+    fleet: Managed
+    signals: Signals
+    sizes: Mapping[Role, RoleSize]
+    idle: Pair
+    settings: Settings
+    behaviours: Behaviours
+
+    @property
+    def windows(self) -> dict[str, tuple[float, float]]:
+        """Both windows as `stabilise` takes them."""
+        prefill, decode = self.behaviours[Role.PREFILL], self.behaviours[Role.DECODE]
+        return {
+            "up_s": (prefill.up.window_s, decode.up.window_s),
+            "down_s": (prefill.down.window_s, decode.down.window_s),
+        }
+
+    @property
+    def keep_s(self) -> float:
+        """How far back proposals have to be known."""
+        return max(max(pair) for pair in self.windows.values())
+
+    @property
+    def supply(self) -> Pair:
+        """Groups that serve."""
+        return Pair(*(max(0, self.fleet[role].ready - self.idle[role]) for role in ROLES))
+
+
 def decide(
-    state: State, seen: Observation, fleet: Managed, signals: Signals, sized: Sized, settings: Settings
+    state: State,
+    seen: Observation,
+    fleet: Managed,
+    signals: Signals,
+    expected: Forecast,
+    sized: Sized,
+    settings: Settings,
 ) -> Decided:
-    """Run the policies."""
-    spec, now_s = settings.spec, seen.now_s
-    minimum = Pair(spec.prefill.min_groups, spec.decode.min_groups)
-    maximum = Pair(spec.prefill.max_groups, spec.decode.max_groups)
+    """Run the policies. Linear in the kept history."""
     why: list[Reason] = []
-    state, current, reasons = _dropped(state, now_s, fleet)
+
+    def keep(verdict: Verdict) -> Pair:
+        why.extend(verdict[1])
+        return verdict[0]
+
+    state, current, reasons = restore_dropped(state, seen.now_s, fleet)
     why += reasons
-    state, holds, reasons = _holds(state, now_s, fleet, signals, settings)
+    state, holds, reasons = look_for_holds(state, seen.now_s, fleet, signals, settings)
     why += reasons
-    windows = _windows(settings)
-    seen_s = 0.0 if state.started_s is None else now_s - state.started_s
-    unsized = tuple(role for role in ROLES if isinstance(sized[role], Missing))
-    proposal, reasons = _proposal(sized, current, minimum, maximum, signals, settings)
+    look = _look(state, seen.now_s, current, fleet, signals, expected, sized, settings)
+    proposal = keep(_proposal(sized, look))
+    state, target, reasons = _moved(state, proposal, look)
     why += reasons
-    target, reasons = stabilise(proposal, current, state.proposals, now_s, **windows, seen_s=seen_s)
-    why += reasons
-    target, reasons = bound(target, minimum, maximum)
-    why += reasons
-    target, reasons = apply_holds(target, current, holds)
-    why += reasons
-    target, reasons = _budget(target, current, minimum, fleet, holds, unsized, spec.gpu_budget)
-    why += reasons
-    keep_s = max(*windows["up_s"], *windows["down_s"])
-    state = replace(state, proposals=_remember(state.proposals, now_s, proposal, keep_s))
-    floor, state = _floor(state, now_s, fleet, sized, target, minimum, windows, seen_s, keep_s)
-    echoes = tuple(role for role in unsized if target[role] == fleet[role].replicas)
-    return Decided(Target(target, floor, echoes), state, tuple(why))
+    target = keep(keep_survivors(target, current, _loads(expected, look)))
+    target = keep(keep_slo(target, current, _floors_of_slo(look)))
+    target = keep(keep_burst(target, current, state.panics, look.now_s, _burst_rules(signals)))
+    target = keep(bound(target, look.minimum, look.maximum))
+    target = keep(apply_holds(target, current, holds))
+    kept = tuple(role for role in ROLES if role not in look.sizes or any(hold.no_shrink for hold in holds[role]))
+    target = keep(_budget(target, kept, look))
+    why += _outside(target, look)
+    floor, state = _floor(state, target, look)
+    echoes = tuple(role for role in ROLES if role not in look.sizes and target[role] == fleet[role].replicas)
+    return Decided(Target(target, floor, echoes, kept), state, tuple(why))
 
 
-def _proposal(
-    sized: Sized, current: Pair, minimum: Pair, maximum: Pair, signals: Signals, settings: Settings
-) -> Verdict:
+def _look(
+    state: State,
+    now_s: float,
+    current: Pair,
+    fleet: Managed,
+    signals: Signals,
+    expected: Forecast,
+    sized: Sized,
+    settings: Settings,
+) -> _Look:
+    spec = settings.spec
+    sizes = {role: found for role in ROLES if not isinstance(found := sized[role], Missing)}
+    needed = {role: sizes[role].groups if role in sizes else 0 for role in ROLES}
+    return _Look(
+        now_s=now_s,
+        seen_s=0.0 if state.started_s is None else now_s - state.started_s,
+        current=current,
+        minimum=Pair(spec.prefill.min_groups, spec.decode.min_groups),
+        maximum=Pair(spec.prefill.max_groups, spec.decode.max_groups),
+        fleet=fleet,
+        signals=signals,
+        sizes=sizes,
+        idle=Pair(*(no_supply(len(signals[role].stalled), needed[role], fleet[role].ready) for role in ROLES)),
+        settings=settings,
+        behaviours={role: _behaviour(role, signals, expected, settings) for role in ROLES},
+    )
+
+
+def _behaviour(role: Role, signals: Signals, expected: Forecast, settings: Settings) -> Behaviour:
+    rules, ask = settings.spec.role(role).behaviour(signals[role].cold_start_s), expected[role]
+    if isinstance(ask, Missing) or ask.model != SILENCE:
+        return rules
+    return replace(rules, down=replace(rules.down, window_s=0.0))
+
+
+def _proposal(sized: Sized, look: _Look) -> Verdict:
     """What each role needs, inside its bounds and the band; a role without a size stays where it is."""
     why: list[Reason] = []
-    needed = current
+    needed = look.current
     for role in ROLES:
         size = sized[role]
         if isinstance(size, Missing):
             why.append(Reason(Stage.DECIDE, Code.HELD_BLIND, role, {"why": size.missing}))
         else:
-            one, reasons = bound(needed.with_role(role, size.groups), minimum, maximum)
+            one, reasons = bound(needed.with_role(role, size.groups), look.minimum, look.maximum)
             needed = needed.with_role(role, one[role])
             why += [reason for reason in reasons if reason.role is role]
-    band = settings.spec.ratio_band
-    raised, reasons = keep_ratio(needed, band.min, band.max, maximum)
-    if all(reason.role and not isinstance(sized[reason.role], Missing) for reason in reasons):
+    needed, reasons = add_stalled(needed, {role: look.signals[role].stalled for role in ROLES}, look.idle, look.maximum)
+    why += reasons
+    band = look.settings.spec.ratio_band
+    raised, reasons = keep_ratio(needed, band.min, band.max, look.maximum, _weights(look.fleet))
+    if all(raised[role] == needed[role] or role in look.sizes for role in ROLES):
         needed, why = raised, [*why, *reasons]
-    counted = signals.demand.basis == "router"
-    unread = {role: signals[role].unread for role in ROLES if not (counted or signals[role].blind)}
-    kept, reasons = keep_unread(needed, current, unread)
-    return kept, (*why, *reasons)
+    signals = look.signals
+    unread = {role: signals[role].unread for role in ROLES if not signals[role].blind}
+    needed, reasons = keep_unread(needed, look.current, unread)
+    return needed, (*why, *reasons)
 
 
-def _windows(settings: Settings) -> dict[str, tuple[float, float]]:
-    prefill, decode = settings.spec.prefill, settings.spec.decode
-    return {
-        "up_s": (prefill.scale_up_stabilization_s, decode.scale_up_stabilization_s),
-        "down_s": (prefill.scale_down_stabilization_s, decode.scale_down_stabilization_s),
-    }
+def _weights(fleet: Managed) -> Pair:
+    """GPUs of a group of each role, to tell the cheapest repair; alike where one is not known."""
+    prefill, decode = fleet.prefill.gpus_per_group, fleet.decode.gpus_per_group
+    return ALIKE if isinstance(prefill, Missing) or isinstance(decode, Missing) else Pair(prefill, decode)
 
 
-def _remember(history: Proposals, now_s: float, pair: Pair, keep_s: float) -> tuple[tuple[float, Pair], ...]:
+def _moved(state: State, proposal: Pair, look: _Look) -> tuple[State, Pair, tuple[Reason, ...]]:
+    """Tolerance, windows and rates, and what is remembered for them. Linear in the kept history."""
+    now_s, rules = look.now_s, _burst_rules(look.signals)
+    wanted = Pair(*(_expected(look.sizes.get(role)) for role in ROLES))
+    keep_s = max(look.behaviours[role].longest_period_s for role in ROLES)
+    panics = watch_burst(state.panics, now_s, wanted, look.supply, rules)
+    sizes = remember_size(state.sizes, now_s, look.current, keep_s)
+    tolerated, why = tolerate(proposal, look.current, look.behaviours)
+    target, reasons = behave(
+        tolerated,
+        look.current,
+        look.behaviours,
+        history=state.proposals,
+        sizes=sizes,
+        now_s=now_s,
+        seen_s=look.seen_s,
+        panicking=panicking(panics, now_s, rules),
+    )
+    proposals = _remember(state.proposals, now_s, tolerated, look.keep_s)
+    return replace(state, proposals=proposals, sizes=sizes, panics=panics), target, (*why, *reasons)
+
+
+def _remember(history: _History, now_s: float, pair: Pair, keep_s: float) -> _History:
     return (*((at_s, old) for at_s, old in history if at_s > now_s - keep_s), (now_s, pair))
 
 
-def _holds(
-    state: State, now_s: float, fleet: Managed, signals: Signals, settings: Settings
-) -> tuple[State, Mapping[Role, tuple[Hold, ...]], tuple[Reason, ...]]:
-    """All holds per role; the manual ones carry on in the state."""
-    holds: dict[Role, tuple[Hold, ...]] = {}
-    manual: dict[Role, Held] = {}
-    why: list[Reason] = []
-    # In a dry run somebody else is in charge: every change is theirs, and none of them is a hold.
-    hold_s = settings.spec.manual_hold_s if settings.spec.writes else 0.0
+def _burst_rules(signals: Signals) -> dict[Role, BurstRules]:
+    """A burst is over after a cold start without another one, and let go in one more: what was paid to have it."""
+    return {role: BurstRules(signals[role].cold_start_s, signals[role].cold_start_s) for role in ROLES}
+
+
+def _expected(size: RoleSize | None) -> int:
+    """Groups for what is expected: a peak that is over before a group has started is no reason to start one."""
+    return size.floor if size else 0
+
+
+def _loads(expected: Forecast, look: _Look) -> dict[Role, Load]:
+    """What arrives at each role. Where it is within what was sized for, the size is enough."""
+    loads: dict[Role, Load] = {}
     for role in ROLES:
-        found = [*_blind(role, signals), *_partial(role, signals), *_cost(role, fleet)]
-        found += _paused(fleet[role].paused, settings.metadata.paused)
-        found += _given_up(state.drops[role], fleet[role])
-        held = _manual(state, now_s, role, fleet[role], hold_s)
-        if held is not None:
-            manual[role] = held
-            left_s = hold_s - (now_s - held.since_s)
-            detail: Detail = {
-                "writer": held.manager,
-                "ours": held.ours,
-                "theirs": held.theirs,
-                "for_s": round(left_s),
-            }
-            code = Code.ANOTHER_CONTROLLER if held.manager == ANOTHER else Code.MANUAL_HOLD
-            found.append(Hold(code, True, True, detail, pinned=fleet[role].replicas))
-        elif role in state.manual:
-            detail = {"writer": state.manual[role].manager, "theirs": state.manual[role].theirs}
-            why.append(Reason(Stage.DECIDE, Code.MANUAL_RESUMED, role, detail))
-        holds[role] = tuple(found)
-    return replace(state, manual=manual, written=_written(state, fleet, manual, now_s)), holds, tuple(why)
-
-
-def _written(state: State, fleet: Managed, manual: Mapping[Role, Held], now_s: float) -> dict[Role, Ours]:
-    """What we take as our own number: what we last wrote; at first sight and around a hold, what we find."""
-    found = {role: Ours(fleet[role].replicas, fleet[role].replicas, now_s) for role in ROLES}
-    free = [role for role in ROLES if role not in manual and role not in state.manual]
-    return found | {role: state.written[role] for role in free if role in state.written}
-
-
-def _blind(role: Role, signals: Signals) -> list[Hold]:
-    if not signals[role].blind:
-        return []
-    return [Hold(Code.ROLE_BLIND, False, True, {"why": "no worker of this role can be read"})]
-
-
-def _partial(role: Role, signals: Signals) -> list[Hold]:
-    """What is only a lower bound may make a role grow, not shrink."""
-    why, unread = signals.partial, signals.prefill.unread
-    if role is Role.DECODE and signals.demand.basis == "prefill" and unread:
-        why = why or f"what arrived at {len(unread)} unread prefill groups is not known: {', '.join(unread[:5])}"
-    return [Hold(Code.METRICS_PARTIAL, False, True, {"why": why})] if why else []
-
-
-def _cost(role: Role, fleet: Managed) -> list[Hold]:
-    """An unknown cost of either role makes the total unknown: then nothing grows."""
-    unknown = {r: gpus for r in ROLES if isinstance(gpus := fleet[r].gpus_per_group, Missing)}
-    if not unknown:
-        return []
-    named = role if role in unknown else role.partner
-    return [Hold(Code.COST_UNKNOWN, True, False, {"of": named.value, "why": unknown[named].missing})]
-
-
-def _paused(*marks: str) -> list[Hold]:
-    """A pause of the workload, of the whole service, or both."""
-    return [
-        Hold(Code.PAUSED, mark in ("all", "out"), mark in ("all", "in"), {"paused": mark})
-        for mark in marks
-        if mark in ("all", "in", "out")
-    ]
-
-
-def _manual(state: State, now_s: float, role: Role, fleet: RoleFleet, hold_s: float) -> Held | None:
-    look = Seen(
-        now_s=now_s,
-        replicas=fleet.replicas,
-        ours=state.written.get(role),
-        foreign_manager=_foreign(state, role, fleet),
-        written_at_s=fleet.writer.at_s if fleet.writer else fleet.created_s,
-        created_s=fleet.created_s,
-        resume=fleet.resume,
-    )
-    return manual_hold(look, state.manual.get(role), hold_s)
-
-
-def _foreign(state: State, role: Role, fleet: RoleFleet) -> str | None:
-    """Who else may have set the number. In our own name that is known only of one that we know not to be ours."""
-    if fleet.owner == "us":
-        return ANOTHER if role in state.written else None
-    return fleet.writer.manager if fleet.writer and not _is_default(fleet) else None
-
-
-def _dropped(state: State, now_s: float, fleet: Managed) -> tuple[State, Pair, tuple[Reason, ...]]:
-    """The sizes to decide from: where somebody's apply dropped our number, it is still ours."""
-    current = fleet.replicas
-    drops: dict[Role, Drops] = {}
-    why: list[Reason] = []
-    for role in ROLES:
-        own, ours = fleet[role], state.written.get(role)
-        drops[role] = look_for_drop(
-            state.drops.get(role, Drops()),
-            now_s,
-            unowned=_is_default(own) and not _unwritten(own, ours),
-            replicas=own.replicas,
-            ours=ours.replicas if ours else None,
+        size, ask, rate = look.sizes.get(role), expected[role], look.signals.demand.tokens_per_s(role)
+        if size is None:
+            loads[role] = Load(Missing("its demand is not known"), 0.0)
+            continue
+        covered = not isinstance(ask, Missing) and not isinstance(rate, Missing) and rate <= ask.tokens_per_s_high
+        loads[role] = Load(
+            size.load,
+            size.load_most,
+            look.idle[role],
+            max(size.groups, size.floor) if covered else None,
         )
-        if drops[role].dropped and ours and not drops[role].given_up:
-            current = current.with_role(role, ours.replicas)
-            detail: Detail = {"ours": ours.replicas, "found": own.replicas, "by": _who(own)}
-            why.append(Reason(Stage.DECIDE, Code.FIELD_RESTORED, role, detail))
-    return replace(state, drops=drops), current, tuple(why)
+    return loads
 
 
-def _is_default(fleet: RoleFleet) -> bool:
-    """Whether the number is nobody's. A scale to 0 leaves it unowned, too; only the default is a dropped field."""
-    return fleet.owner == "nobody" and fleet.replicas == DEFAULT_REPLICAS
+def _floors_of_slo(look: _Look) -> dict[Role, int | Missing]:
+    """The groups that meet the SLO for the median demand, beside those that are stalled."""
+    return {
+        role: look.sizes[role].floor + look.idle[role] if role in look.sizes else Missing("its demand is not known")
+        for role in ROLES
+    }
 
 
-def _unwritten(fleet: RoleFleet, ours: Ours | None) -> bool:
-    """Whether our last write has not come about, or is not seen yet: the number before it, unwritten since."""
-    return (
-        ours is not None and fleet.replicas == ours.before and (fleet.writer is None or fleet.writer.at_s < ours.at_s)
-    )
+def _budget(target: Pair, kept: tuple[Role, ...], look: _Look) -> Verdict:
+    held = [min(target[role], look.current[role]) if role in kept else look.minimum[role] for role in ROLES]
+    return keep_budget(target, look.current, Pair(*held), look.fleet.costs, look.settings.spec.gpu_budget)
 
 
-def _given_up(drops: Drops, fleet: RoleFleet) -> list[Hold]:
-    if not drops.given_up:
-        return []
-    detail: Detail = {"by": _who(fleet), "times": len(drops.at_s), "within_s": WINDOW_S}
-    return [Hold(Code.RESTORE_GIVEN_UP, True, True, detail, pinned=fleet.replicas)]
+def _outside(target: Pair, look: _Look) -> tuple[Reason, ...]:
+    """The work's own band asks for nothing: each role has what its work needs. It tells what has come of that."""
+    wanted = look.settings.spec.ratio_band
+    band = narrowed(Band(wanted.min, wanted.max), band_of_work(*(_span(role, look) for role in ROLES)))
+    return name_ratio(target, band.low, band.high)
 
 
-def _who(fleet: RoleFleet) -> str:
-    return fleet.writer.manager if fleet.writer else "unknown"
+def _span(role: Role, look: _Look) -> Span | Missing:
+    """What a role's work may come to need, inside its bounds; nothing where there is no work."""
+    size = look.sizes.get(role)
+    if size is None or size.low <= 0:
+        return Missing("no work is known")
+    needs = (min(size.low, size.floor), max(size.high, size.groups))
+    low, high = (min(max(groups, look.minimum[role]), look.maximum[role]) for groups in needs)
+    return Span(low, high + look.idle[role])
 
 
-def _budget(
-    target: Pair,
-    current: Pair,
-    minimum: Pair,
-    fleet: Managed,
-    holds: Mapping[Role, tuple[Hold, ...]],
-    unsized: tuple[Role, ...],
-    budget: int,
-) -> tuple[Pair, tuple[Reason, ...]]:
-    prefill, decode = fleet.prefill.gpus_per_group, fleet.decode.gpus_per_group
-    if isinstance(prefill, Missing) or isinstance(decode, Missing):
-        return target, ()
-    held = {role for role in ROLES if role in unsized or any(hold.no_shrink for hold in holds[role])}
-    kept = [min(target[role], current[role]) if role in held else minimum[role] for role in ROLES]
-    return fit_budget(target, Pair(*kept), Pair(prefill, decode), budget)
-
-
-def _floor(
-    state: State,
-    now_s: float,
-    fleet: Managed,
-    sized: Sized,
-    target: Pair,
-    minimum: Pair,
-    windows: dict[str, tuple[float, float]],
-    seen_s: float,
-    keep_s: float,
-) -> tuple[Pair, State]:
+def _floor(state: State, target: Pair, look: _Look) -> tuple[Pair, State]:
     """The median demand's groups, at least the minimum, at most the target and the ready ones, at least 1.
 
     It falls only after the shrink window, so that a noisy median does not patch every tick.
     """
+    fleet = look.fleet
     present = Pair(*(_floor_now(fleet[role]) for role in ROLES))
-    median = {role: present[role] if isinstance(size := sized[role], Missing) else size.floor for role in ROLES}
-    wanted = Pair(*(max(median[role], minimum[role]) for role in ROLES))
-    steady, _ = stabilise(wanted, present, state.floors, now_s, **windows, seen_s=seen_s)
+    median = {role: look.sizes[role].floor if role in look.sizes else present[role] for role in ROLES}
+    wanted = Pair(*(max(median[role], look.minimum[role]) for role in ROLES))
+    steady, _ = stabilise(wanted, present, state.floors, look.now_s, **look.windows, seen_s=look.seen_s)
     floor = Pair(*(max(1, min(steady[role], target[role], fleet[role].ready)) for role in ROLES))
-    return floor, replace(state, floors=_remember(state.floors, now_s, wanted, keep_s))
+    return floor, replace(state, floors=_remember(state.floors, look.now_s, wanted, look.keep_s))
 
 
 def _floor_now(fleet: RoleFleet) -> int:

@@ -12,10 +12,10 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.model import Count, Demand, Number, Origin, State, Totals
+from autoscaler.model import COLUMNS, Count, Demand, Number, Origin, State, Totals
 from policies.model import Missing
 
 SHORTEST_WINDOW_S = 3.0
@@ -43,10 +43,10 @@ def measure(state: State, now_s: float, window_s: float, arrivals: Arrivals) -> 
     """Offered work over the window, or over its last third where that is a burst against what came before."""
     if arrivals.origin is None:
         return unknown(now_s, arrivals.why)
-    mean = _over(state, now_s, window_s, arrivals)
+    mean = over(state, now_s, window_s, arrivals)
     if state.totals[0].at_s > now_s - window_s:
         return mean
-    short = _over(state, now_s, window_s / 3, arrivals)
+    short = over(state, now_s, window_s / 3, arrivals)
     return replace(short, burst=True) if _is_burst(mean, short) else mean
 
 
@@ -62,19 +62,21 @@ def _is_burst(mean: Demand, short: Demand) -> bool:
     return short_tps > (1 + BURST_SIGMAS * chance) * before_tps
 
 
-def _over(state: State, now_s: float, window_s: float, arrivals: Arrivals) -> Demand:
+def over(state: State, now_s: float, window_s: float, arrivals: Arrivals) -> Demand:
+    """Offered work over any window that the history holds."""
     origin = arrivals.origin
     assert origin is not None
-    came, span_s = _increase(state, origin, "arrivals", now_s - window_s)
+    window = _Since(state.totals, now_s - window_s)
+    came, span_s = window.increase(origin, "arrivals")
     if span_s < min(SHORTEST_WINDOW_S, window_s):
         return unknown(now_s, f"only {span_s:.1f} s of counters seen")
     # Scrapes are not atomic: a request may leave a queue before it is counted as finished.
     came = max(0.0, came)
     rate = came / span_s
     # Lengths change slower than rates, and need more requests to be seen.
-    length_from_s = now_s - 2 * max(window_s, span_s)
-    prompt = _prompt_mean(state, origin, now_s - window_s, length_from_s, came)
-    output = _output_mean(state, length_from_s) if came else 0.0
+    longer = _Since(state.totals, now_s - 2 * max(window_s, span_s))
+    prompt = _prompt_mean(state, origin, window, longer, came)
+    output = _output_mean(state, longer) if came else 0.0
     return Demand(
         at_s=now_s,
         window_s=span_s,
@@ -87,26 +89,53 @@ def _over(state: State, now_s: float, window_s: float, arrivals: Arrivals) -> De
     )
 
 
-def _prompt_mean(state: State, origin: Origin, start_s: float, length_from_s: float, came: float) -> Number:
+class _Since:
+    """What has come since `start_s`. The entry that it begins with is sought once for all counts."""
+
+    def __init__(self, totals: Sequence[Totals], start_s: float) -> None:
+        self._totals, self._start_s = totals, start_s
+        older = (index for index in range(len(totals) - 1, 0, -1) if totals[index].at_s <= start_s)
+        self._first = totals[next(older, 0)]
+
+    def increase(self, origin: Origin, count: Count) -> tuple[float, float]:
+        """By how much a count has grown (since it is known, if that is later), and over how many seconds.
+
+        Both are 0 where nobody gives it now. Constant effort, but for a count that was not given all the time.
+        """
+        column, latest, base = COLUMNS[origin][count], self._totals[-1], self._first
+        now = latest.row[column]
+        if now is None:
+            return 0.0, 0.0
+        if (then := base.row[column]) is None:
+            base, then = self._known(column)
+        return now - then, latest.at_s - base.at_s
+
+    def _known(self, column: int) -> tuple[Totals, float]:
+        """The newest entry at or before the start that has a count; if none has, the oldest one that has it."""
+        known = [(entry, value) for entry in self._totals if (value := entry.row[column]) is not None]
+        return next((one for one in reversed(known) if one[0].at_s <= self._start_s), known[0])
+
+
+def _prompt_mean(state: State, origin: Origin, window: _Since, longer: _Since, came: float) -> Number:
     if not came:
         return 0.0
-    offered, span_s = _increase(state, origin, "offered_tokens", start_s)
+    offered, span_s = window.increase(origin, "offered_tokens")
     if span_s > 0:
         return offered / came
     for source in (origin, "prefill", "decode"):
-        tokens, _ = _increase(state, source, "prompt_tokens", length_from_s)
-        prompts, span_s = _increase(state, source, "prompts", length_from_s)
+        tokens, _ = longer.increase(source, "prompt_tokens")
+        prompts, span_s = longer.increase(source, "prompts")
         if span_s > 0 and prompts > 0:
             return tokens / prompts
     return _remembered(state, "prompt_tokens_mean", "no prompt is computed yet, so the prompt length is not known")
 
 
-def _output_mean(state: State, length_from_s: float) -> Number:
+def _output_mean(state: State, longer: _Since) -> Number:
     generated = 0.0
     for source in ("router", "decode"):
-        tokens, span_s = _increase(state, source, "generation_tokens", length_from_s)
-        finished, counted_s = _increase(state, source, "finished", length_from_s)
-        served, _ = _increase(state, source, "served", length_from_s)
+        tokens, span_s = longer.increase(source, "generation_tokens")
+        finished, counted_s = longer.increase(source, "finished")
+        served, _ = longer.increase(source, "served")
         if min(span_s, counted_s) > 0 and finished > 0:
             return tokens / max(finished / 2, served)
         if min(span_s, counted_s) > 0:
@@ -121,27 +150,6 @@ def _remembered(state: State, name: str, why: str) -> Number:
     last, oldest_s = state.demands[-1] if state.demands else None, state.totals[0].at_s
     mean = getattr(last, name) if last and last.at_s >= oldest_s else 0.0
     return mean if isinstance(mean, float) and mean > 0 else Missing(why)
-
-
-def _increase(state: State, origin: Origin, count: Count, start_s: float) -> tuple[float, float]:
-    """By how much a count has grown since `start_s` (since it is known, if that is later), and over how many seconds.
-
-    Both are 0 where nobody gives it now. Logarithmic effort is not worth it: the history is a few hundred entries.
-    """
-    latest = state.totals[-1]
-    if count not in latest.counts.get(origin, {}):
-        return 0.0, 0.0
-    base = latest
-    for entry in reversed(state.totals):
-        if count in entry.counts.get(origin, {}):
-            base = entry
-            if entry.at_s <= start_s:
-                break
-    return _of(latest, origin)[count] - _of(base, origin)[count], latest.at_s - base.at_s
-
-
-def _of(totals: Totals, origin: Origin) -> Mapping[Count, float]:
-    return totals.counts[origin]
 
 
 def _times(rate: float, mean: Number) -> Number:

@@ -8,18 +8,20 @@ Rules:
    that has just become ready counts from zero.
 3. A count whose family was not on the page and is given now began at zero: engines show many only after their first
    request. One that was there, but damaged, gives a baseline. A count that is not given keeps its last value.
-4. What a worker has accepted is what it finished, runs and holds in queues: completions alone would hide saturation.
+4. Pages that are all as old as those before say nothing: a rate ends with the newest page, and is unknown after it.
+5. What a worker has accepted is what it finished, runs and holds in queues: completions alone would hide saturation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
 from autoscaler.core import histogram
 from autoscaler.model import (
+    COLUMNS,
     NOT_ON_PAGE,
+    ORIGINS,
     Count,
     Counts,
     Histogram,
@@ -38,7 +40,10 @@ HISTORY_S = 300.0
 LATENCY_SPACING_S = 5.0
 LATENCY_WINDOW_S = 30.0
 FORGET_SOURCE_S = 600.0
-ORIGINS: tuple[Origin, ...] = get_args(Origin)
+_FALLS: frozenset[Count] = frozenset({"served"})
+_ALL_FALL: frozenset[Count] = frozenset({"served", "arrivals"})
+_NO_TTFT = Missing("decode workers do not see TTFT")
+_NO_ITL = Missing("prefill workers do not see ITL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Reading:
     source: Source
     start_s: float
     ready_s: float
-    signed: frozenset[Count] = frozenset({"served"})
+    signed: frozenset[Count] = _FALLS
     counted: bool = True
 
 
@@ -71,7 +76,8 @@ def of_router(sample: RouterSample) -> Reading:
     }
     if at_end:
         given["prompts"] = sample.prompts
-    source = Source(sample.uid, sample.at_s, _given(given), sample.ttft, sample.itl, unsure=_unsure(given))
+    counts, unsure = _given(given)
+    source = Source(sample.uid, sample.at_s, counts, sample.ttft, sample.itl, unsure=unsure)
     return Reading("router", source, sample.start_s, sample.ready_s, _signed(sample.arrivals))
 
 
@@ -86,26 +92,29 @@ def of_worker(sample: WorkerSample, counted: bool) -> Reading:
         "finished": sample.finished,
         "served": _sum(sample.finished, 0.0 if isinstance(sample.running, Missing) else sample.running / 2),
     }
+    counts, unsure = _given(given)
     source = Source(
         uid=sample.uid,
         at_s=sample.at_s,
-        counts=_given(given),
-        ttft=sample.ttft if prefill else Missing("decode workers do not see TTFT"),
-        itl=Missing("prefill workers do not see ITL") if prefill else sample.itl,
+        counts=counts,
+        ttft=sample.ttft if prefill else _NO_TTFT,
+        itl=_NO_ITL if prefill else sample.itl,
         engines=sample.ranks,
-        unsure=_unsure(given),
+        unsure=unsure,
     )
     origin: Origin = "prefill" if prefill else "decode"
     return Reading(origin, source, sample.start_s, sample.ready_s, _signed(sample.arrivals), counted)
 
 
 def _signed(arrivals: Number) -> frozenset[Count]:
-    return frozenset(("served", "arrivals")) if isinstance(arrivals, Missing) else frozenset(("served",))
+    return _ALL_FALL if isinstance(arrivals, Missing) else _FALLS
 
 
 def accumulate(state: State, readings: Sequence[Reading], now_s: float, stale_s: float) -> tuple[State, list[Reason]]:
     """Add what came since each source was last seen. Linear in the readings."""
     before = {source.uid: source for source in state.sources}
+    if not _says_more(readings, before):
+        return state, []
     sums: dict[Origin, dict[Count, float]] = {origin: dict(state.sums.get(origin, {})) for origin in ORIGINS}
     given: dict[Origin, set[Count]] = {origin: set() for origin in ORIGINS}
     why: list[Reason] = []
@@ -116,25 +125,36 @@ def accumulate(state: State, readings: Sequence[Reading], now_s: float, stale_s:
         given[origin].update(reading.source.counts)
         for count, more in _increases(state, reading, before.get(reading.source.uid), stale_s, why).items():
             sums[origin][count] = sums[origin].get(count, 0.0) + more
-    if not given_any(readings):
-        return state, why
     latencies = _latencies(state, readings, before, now_s, stale_s)
     sources = before | {
         reading.source.uid: _kept(before.get(reading.source.uid), reading.source) for reading in readings
     }
-    entry = Totals(now_s, {origin: {key: sums[origin][key] for key in sorted(given[origin])} for origin in ORIGINS})
+    oldest_s = now_s - HISTORY_S
     state = replace(
         state,
-        sources=tuple(source for source in sources.values() if now_s - source.at_s < FORGET_SOURCE_S),
+        sources=tuple([source for source in sources.values() if now_s - source.at_s < FORGET_SOURCE_S]),
         sums=sums,
-        totals=(*(old for old in state.totals if old.at_s >= now_s - HISTORY_S), entry),
+        totals=(*[old for old in state.totals if old.at_s >= oldest_s], Totals(now_s, _row(sums, given))),
+        latencies=_kept_latencies(state.latencies, latencies),
     )
-    return _keep_latencies(state, latencies), why
+    return state, why
 
 
-def given_any(readings: Iterable[Reading]) -> bool:
-    """Whether there is any source."""
-    return any(reading.counted for reading in readings)
+def _says_more(readings: Iterable[Reading], before: Mapping[str, Source]) -> bool:
+    """Whether any page is newer than what is known: old pages read again are no time in which nothing came."""
+    return any(
+        (known := before.get(reading.source.uid)) is None or reading.source.at_s > known.at_s
+        for reading in readings
+        if reading.counted
+    )
+
+
+def _row(sums: Mapping[Origin, Counts], given: Mapping[Origin, set[Count]]) -> tuple[float | None, ...]:
+    row: list[float | None] = []
+    for origin, columns in COLUMNS.items():
+        own, known = sums[origin], given[origin]
+        row += [own[count] if count in known else None for count in columns]
+    return tuple(row)
 
 
 def _increases(
@@ -144,8 +164,10 @@ def _increases(
     now = reading.source.counts
     if not _goes_on(state, reading, before, stale_s):
         return dict.fromkeys(now, 0.0)
-    then: Mapping[Count, float] = before.counts if before else {}
-    reset = {count for count, value in now.items() if count not in reading.signed and value < then.get(count, 0.0)}
+    then: Counts = before.counts if before else {}
+    reset = {count for count, value in now.items() if value < then.get(count, 0.0) and count not in reading.signed}
+    if not (reset or (before and before.unsure)):
+        return {count: value - then.get(count, 0.0) for count, value in now.items()}
     for count in sorted(reset):
         detail = {"source": reading.source.uid, "counter": count}
         why.append(Reason(Stage.OBSERVE, Code.COUNTER_RESET, None, detail))
@@ -153,7 +175,7 @@ def _increases(
         reset |= reading.signed
     began = dict.fromkeys(reset, 0.0)
     if len(reading.source.engines) > 1:
-        began = {count: now[count] for count in reset}
+        began = {count: now[count] for count in reset if count in now}
     began |= {count: now[count] for count in before.unsure if count in now} if before else {}
     return {count: value - began.get(count, then.get(count, 0.0)) for count, value in now.items()}
 
@@ -170,19 +192,16 @@ def _kept(before: Source | None, now: Source) -> Source:
     if before is None:
         return now
     counts = {**before.counts, **now.counts}
-    return replace(
-        now,
-        counts=counts,
-        ttft=_later(before.ttft, now.ttft),
-        itl=_later(before.itl, now.itl),
-        unsure=tuple(sorted({*before.unsure, *now.unsure} - counts.keys())),
-    )
+    unsure = {*before.unsure, *now.unsure} - counts.keys()
+    ttft, itl = _later(before.ttft, now.ttft), _later(before.itl, now.itl)
+    return Source(now.uid, now.at_s, counts, ttft, itl, now.engines, tuple(sorted(unsure)))
 
 
 def _later(before: Histogram | Missing, now: Histogram | Missing) -> Histogram | Missing:
     """The last one given; where there is none, that it was once there is not forgotten."""
-    was_there = isinstance(before, Histogram) or not _absent(before)
-    return before if isinstance(now, Missing) and was_there else now
+    if isinstance(now, Missing) and (isinstance(before, Histogram) or not _absent(before)):
+        return before
+    return now
 
 
 def _latencies(
@@ -195,19 +214,19 @@ def _latencies(
         routed = seen_by_router(readings, name)
         for reading in readings:
             now: Histogram | Missing = getattr(reading.source, name)
-            source = before.get(reading.source.uid)
-            if not reading.counted or routed != (reading.origin == "router"):
+            if isinstance(now, Missing) or not reading.counted or routed != (reading.origin == "router"):
                 continue
+            source = before.get(reading.source.uid)
             then: Histogram | Missing | None = getattr(source, name) if source else None
             if _goes_on(state, reading, source, stale_s) and _is_whole(reading, then, now):
                 totals[name] = histogram.add(totals[name], histogram.increase(then, now))
     return LatencyTotals(now_s, totals["ttft"], totals["itl"])
 
 
-def _is_whole(reading: Reading, then: Histogram | Missing | None, now: Histogram | Missing) -> bool:
+def _is_whole(reading: Reading, then: Histogram | Missing | None, now: Histogram) -> bool:
     """Whether the difference of two looks is what was observed between them."""
-    if isinstance(then, Missing) or isinstance(now, Missing):
-        return not isinstance(then, Missing) or _absent(then)
+    if isinstance(then, Missing):
+        return _absent(then)
     fell = then is not None and now.counts[-1] < then.counts[-1]
     return not (fell and len(reading.source.engines) > 1)
 
@@ -217,21 +236,25 @@ def seen_by_router(readings: Iterable[Reading], name: str) -> bool:
     return any(r.origin == "router" and isinstance(getattr(r.source, name), Histogram) for r in readings)
 
 
-def _keep_latencies(state: State, latest: LatencyTotals) -> State:
+def _kept_latencies(before: Sequence[LatencyTotals], latest: LatencyTotals) -> tuple[LatencyTotals, ...]:
     """The newest entry is always the running total; older ones are spaced, since each holds whole histograms."""
-    older = list(state.latencies)
+    older = list(before)
     if len(older) >= 2 and older[-1].at_s - older[-2].at_s < LATENCY_SPACING_S:
         older.pop()
     kept = [entry for entry in older if entry.at_s >= latest.at_s - LATENCY_WINDOW_S - LATENCY_SPACING_S]
-    return replace(state, latencies=(*kept, latest))
+    return (*kept, latest)
 
 
-def _given(values: Mapping[Count, Number]) -> Counts:
-    return {count: value for count, value in values.items() if not isinstance(value, Missing)}
-
-
-def _unsure(values: Mapping[Count, Number]) -> tuple[Count, ...]:
-    return tuple(sorted(count for count, value in values.items() if isinstance(value, Missing) and not _absent(value)))
+def _given(values: Mapping[Count, Number]) -> tuple[Counts, tuple[Count, ...]]:
+    """The counts that are given, and those that are damaged."""
+    counts: dict[Count, float] = {}
+    unsure: list[Count] = []
+    for count, value in values.items():
+        if not isinstance(value, Missing):
+            counts[count] = value
+        elif not _absent(value):
+            unsure.append(count)
+    return counts, tuple(sorted(unsure))
 
 
 def _absent(signal: Missing) -> bool:
@@ -239,11 +262,11 @@ def _absent(signal: Missing) -> bool:
     return signal.missing.endswith(NOT_ON_PAGE)
 
 
-def _sum(*values: Number) -> Number:
-    lacking = [value for value in values if isinstance(value, Missing)]
-    if lacking:
-        return min(lacking, key=_absent)
-    return sum(value for value in values if not isinstance(value, Missing))
+def _sum(first: Number, second: Number) -> Number:
+    """Where both are missing, a damaged one says more than one that is not there."""
+    if isinstance(first, Missing):
+        return second if isinstance(second, Missing) and _absent(first) and not _absent(second) else first
+    return second if isinstance(second, Missing) else first + second
 
 
 def _either(first: Number, second: Number) -> Number:

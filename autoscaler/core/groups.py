@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from statistics import fmean
+from operator import attrgetter
 
 from autoscaler.model import SAYS_NOTHING, Number, Observation, RoleFleet, RoleSignals, RouterSample, WorkerSample
 from autoscaler.settings import Settings
+from policies.capacity import node_start_s
 from policies.model import Code, Detail, Missing, Reason, Role, Stage
 
 # What floating-point arithmetic of an exporter may add to a full cache.
@@ -25,12 +26,19 @@ CAUSES_MAX = 10
 COUNTED = ("arrivals", "finished", "failed", "in_flight", "prompt_tokens", "prompts", "generation_tokens")
 UNIT_ERROR = "unit error"
 """What a reason says of a bounded gauge beyond its bound, also where the reader of the page has seen it already."""
+_NOT_GIVEN = Missing("no worker gave it")
+_KINDS = (RouterSample, WorkerSample)
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in _KINDS}
+_ALL = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
+_COUNTS = {kind: attrgetter(*(name for name in COUNTED if name in names)) for kind, names in _FIELDS.items()}
 
 
 def engines(workers: Iterable[WorkerSample]) -> list[WorkerSample]:
     """The pods that are engines of their own."""
     found = list(workers)
     leaders = {worker.group: worker for worker in found if worker.leader}
+    if len(leaders) == len(found):
+        return found
     return [worker for worker in found if worker.leader or _serves(worker, leaders.get(worker.group))]
 
 
@@ -44,15 +52,16 @@ def role_signals(
 ) -> RoleSignals:
     """What the fresh samples of a role's workers say. `engines_before`: engines per group as last seen."""
     fleet = seen.fleet[role]
-    workers = engines(worker for worker in fresh if worker.role is role)
+    workers = engines([worker for worker in fresh if worker.role is role])
     groups: dict[str, list[WorkerSample]] = {}
     for worker in workers:
         groups.setdefault(worker.group, []).append(worker)
     ready_after = sorted(fleet.ready_after_s) if isinstance(fleet, RoleFleet) else []
     default_s = settings.spec.role(role).cold_start_s
+    room = fleet.fit if isinstance(fleet, RoleFleet) else fleet
     usages = [mean([_bounded(worker.kv_usage) for worker in group]) for group in groups.values()]
-    peaks = known(_bounded(value) for worker in workers for value in (worker.kv_usage_max, worker.kv_usage))
-    count = sum(worker.engines for worker in workers)
+    peaks = known([_bounded(value) for worker in workers for value in (worker.kv_usage_max, worker.kv_usage)])
+    count = sum([worker.engines for worker in workers])
     return RoleSignals(
         running=total([worker.running for worker in workers]),
         waiting=total([*(worker.waiting for worker in workers), *_held(seen, role, settings)]),
@@ -60,20 +69,21 @@ def role_signals(
         kv_usage=mean(usages),
         cold_start_s=ready_after[min(len(ready_after) - 1, len(ready_after) * 9 // 10)] if ready_after else default_s,
         blind=isinstance(fleet, RoleFleet) and fleet.ready > 0 and not workers,
-        kv_usage_max=max(peaks) if peaks else Missing("no worker gave it"),
+        kv_usage_max=max(peaks) if peaks else _NOT_GIVEN,
         groups_read=len(groups),
         engines_per_group=count / len(groups) if groups and count else engines_before,
         unread=_unread(seen, fleet, workers) if isinstance(fleet, RoleFleet) else (),
+        node_start_s=node_start_s(1, room, settings.spec.capacity.policy),
     )
 
 
 def _unread(seen: Observation, fleet: RoleFleet, workers: Sequence[WorkerSample]) -> tuple[str, ...]:
     read = {worker.pod for worker in workers}
-    failed = seen.samples.failures.keys() | {worker.pod for worker in workers if damaged_count(worker)}
+    failed = {*seen.samples.failures, *[worker.pod for worker in workers if damaged_count(worker)]}
     return tuple(
         group.pods[0]
         for group in fleet.groups
-        if group.ready and (group.pods[0] not in read or any(pod in failed for pod in group.pods))
+        if group.ready and (group.pods[0] not in read or not failed.isdisjoint(group.pods))
     )
 
 
@@ -81,13 +91,8 @@ def unit_errors(workers: Iterable[WorkerSample]) -> list[Reason]:
     """A reason for each role in which a bounded gauge exceeds its bound."""
     wrong: dict[Role, dict[str, list[str]]] = {}
     for worker in workers:
-        for value in (worker.kv_usage, worker.kv_usage_max):
-            text = (
-                value.missing if isinstance(value, Missing) else f"KV use is {value:g}, a {UNIT_ERROR}: it is at most 1"
-            )
-            if UNIT_ERROR in text and (isinstance(value, Missing) or value > FULL):
-                wrong.setdefault(worker.role, {}).setdefault(text, []).append(worker.pod)
-                break
+        if why := _unit_error(worker.kv_usage) or _unit_error(worker.kv_usage_max):
+            wrong.setdefault(worker.role, {}).setdefault(why, []).append(worker.pod)
     return [
         Reason(Stage.OBSERVE, Code.UNIT_ERROR, role, {"why": why, **_pods(pods)})
         for role, causes in sorted(wrong.items())
@@ -95,13 +100,18 @@ def unit_errors(workers: Iterable[WorkerSample]) -> list[Reason]:
     ]
 
 
+def _unit_error(value: Number) -> str:
+    """Why it is one, or nothing."""
+    if isinstance(value, Missing):
+        return value.missing if UNIT_ERROR in value.missing else ""
+    return f"KV use is {value:g}, a {UNIT_ERROR}: it is at most 1" if value > FULL else ""
+
+
 def damaged(samples: Iterable[RouterSample | WorkerSample]) -> list[Reason]:
     """A reason for each damaged signal of each role: numbers and histograms that say nothing, and why."""
     found: dict[tuple[str, str], list[str]] = {}
     for sample in samples:
-        values = (getattr(sample, field.name) for field in fields(sample))
-        causes = {value.missing for value in values if isinstance(value, Missing) and SAYS_NOTHING in value.missing}
-        for why in sorted(causes):
+        for why in sorted(set(_damages(_ALL[type(sample)](sample)))):
             found.setdefault((_role_of(sample), why), []).append(sample.pod)
     return [
         Reason(Stage.OBSERVE, Code.SIGNAL_DAMAGED, Role(role) if role else None, {"why": why, **_pods(pods)})
@@ -111,9 +121,12 @@ def damaged(samples: Iterable[RouterSample | WorkerSample]) -> list[Reason]:
 
 def damaged_count(sample: RouterSample | WorkerSample) -> str:
     """Why what a pod has counted is not known, or nothing."""
-    values = (getattr(sample, name, None) for name in COUNTED)
-    reasons = (value.missing for value in values if isinstance(value, Missing))
-    return next((why for why in reasons if SAYS_NOTHING in why), "")
+    damages = _damages(_COUNTS[type(sample)](sample))
+    return damages[0] if damages else ""
+
+
+def _damages(values: Iterable[object]) -> list[str]:
+    return [value.missing for value in values if isinstance(value, Missing) and SAYS_NOTHING in value.missing]
 
 
 def _role_of(sample: RouterSample | WorkerSample) -> str:
@@ -162,10 +175,10 @@ def known(values: Iterable[Number]) -> list[float]:
 def total(values: Sequence[Number]) -> Number:
     """The sum of the known ones."""
     found = known(values)
-    return sum(found) if found else Missing("no worker gave it")
+    return sum(found) if found else _NOT_GIVEN
 
 
 def mean(values: Sequence[Number]) -> Number:
     """The mean of the known ones."""
     found = known(values)
-    return fmean(found) if found else Missing("no worker gave it")
+    return sum(found) / len(found) if found else _NOT_GIVEN

@@ -20,7 +20,7 @@ def increase(before: Histogram | Missing | None, after: Histogram | Missing) -> 
         return after
     if before.bounds_s != after.bounds_s or after.counts[-1] < before.counts[-1]:
         return after
-    counts = tuple(max(0.0, new - old) for new, old in zip(after.counts, before.counts, strict=True))
+    counts = tuple([new - old if new > old else 0.0 for new, old in zip(after.counts, before.counts, strict=True)])
     return Histogram(after.bounds_s, counts, max(0.0, after.sum_s - before.sum_s))
 
 
@@ -30,8 +30,9 @@ def add(left: Histogram | Missing, right: Histogram | Missing) -> Histogram | Mi
         return left
     if isinstance(left, Missing) or left.bounds_s != right.bounds_s:
         return right
-    counts = tuple(a + b for a, b in zip(left.counts, right.counts, strict=True))
-    return Histogram(left.bounds_s, counts, left.sum_s + right.sum_s)
+    # Where nothing came, the number stays the same object: a history of sums holds thousands of them.
+    counts = tuple([a + b if b else a for a, b in zip(left.counts, right.counts, strict=True)])
+    return Histogram(right.bounds_s, counts, left.sum_s + right.sum_s)
 
 
 def percentile_s(histogram: Histogram | Missing, percent: float) -> Number:

@@ -16,6 +16,7 @@ from autoscaler.core.flows import HISTORY_S, LATENCY_WINDOW_S, Reading, accumula
 from autoscaler.core.groups import CAUSES_MAX, damaged, damaged_count, engines, named, role_signals, unit_errors
 from autoscaler.core.models import mismatch
 from autoscaler.model import (
+    ORIGINS,
     Demand,
     Histogram,
     Latency,
@@ -51,16 +52,25 @@ def observe(state: State, seen: Observation, settings: Settings) -> Observed:
     state, why = accumulate(state, readings, seen.now_s, limits.stale_after_s)
     arrivals = _arrivals(state, seen, readings, limits.model)
     offered = demand.measure(state, seen.now_s, limits.window_s, arrivals)
-    kept = tuple(old for old in state.demands if old.at_s > seen.now_s - HISTORY_S)
-    if any(not isinstance(offered.tokens_per_s(role), Missing) for role in ROLES):
-        state = replace(state, demands=(*kept, offered))
     roles = {role: role_signals(seen, role, workers, settings, state.engines.get(role, 1.0)) for role in ROLES}
-    state = replace(state, engines={role: roles[role].engines_per_group for role in ROLES})
+    state = replace(
+        state,
+        demands=_remember(state.demands, offered),
+        engines={role: roles[role].engines_per_group for role in ROLES},
+    )
     ttft, itl = _latencies(state, seen.now_s, settings, readings)
     partial = _partial(seen, routers)
     signals = Signals(offered, ttft, itl, roles[Role.PREFILL], roles[Role.DECODE], partial)
     why += [*_oddities(seen, signals), *unit_errors(workers), *damaged([*routers, *workers])]
     return Observed(signals, state, tuple(why))
+
+
+def _remember(history: tuple[Demand, ...], offered: Demand) -> tuple[Demand, ...]:
+    """What is known of neither role is not remembered."""
+    if all(isinstance(offered.tokens_per_s(role), Missing) for role in ROLES):
+        return history
+    oldest_s = offered.at_s - HISTORY_S
+    return (*[old for old in history if old.at_s > oldest_s], offered)
 
 
 def _readings(routers: Sequence[RouterSample], workers: Sequence[WorkerSample]) -> list[Reading]:
@@ -77,11 +87,10 @@ def _arrivals(state: State, seen: Observation, readings: Sequence[Reading], mode
         return demand.Arrivals(None, _causes(seen) or nobody)
     if _router_failed(seen) and not any(reading.origin == "router" for reading in readings):
         return demand.Arrivals(None, _causes(seen))
-    counts = state.totals[-1].counts
+    latest = state.totals[-1]
     why = ""
-    origins: tuple[Origin, ...] = ("router", "prefill", "decode")
-    for origin in origins:
-        if "arrivals" in counts.get(origin, {}):
+    for origin in ORIGINS:
+        if latest.of(origin, "arrivals") is not None:
             return demand.Arrivals(origin, why)
         if origin != "router":
             why = why or _lacking(seen, readings, origin)
@@ -103,6 +112,8 @@ def _lacking(seen: Observation, readings: Sequence[Reading], origin: Origin) -> 
 
 
 def _router_failed(seen: Observation) -> bool:
+    if not seen.samples.failures:
+        return False
     fleets = (seen.fleet.prefill, seen.fleet.decode)
     pods = {pod for fleet in fleets if isinstance(fleet, RoleFleet) for group in fleet.groups for pod in group.pods}
     return any(source not in pods for source in seen.samples.failures)

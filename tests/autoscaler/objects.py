@@ -82,6 +82,7 @@ def pod(role: str, group: int, worker: int, *, ready: bool = True, ip: str = "12
         names.LABEL_SERVICE: "demo",
         names.LABEL_ROLE: role,
         names.LWS_GROUP_KEY: f"{role}-{group}",
+        names.LWS_GROUP_INDEX: str(group),
         names.LWS_WORKER_INDEX: str(worker),
     }
     condition = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": at(108 + worker)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from autoscaler.core import tick
 from autoscaler.model import (
@@ -42,7 +43,7 @@ class Load:
 
 
 def make_settings(**spec: object) -> Settings:
-    role = {"scaleDownStabilizationS": 20, "coldStartS": 8}
+    role = {"scaleDown": {"stabilizationS": 20}, "coldStartS": 8}
     base = {
         "service": "demo",
         "mode": "Active",
@@ -75,6 +76,8 @@ class Plant:
     cold_start_s: float = 8.0
     drain_s: float = 6.0
     gpus_free: int = 1000
+    pods_per_group: int = PODS_PER_GROUP
+    gpus_per_group: int = GPUS_PER_GROUP
     state: State = field(default_factory=State)
     now_s: float = 1000.0
     changes: Callable[[Observation], Observation] = lambda observation: observation
@@ -86,7 +89,7 @@ class Plant:
     writers: dict[Role, Writer] = field(default_factory=dict)
     unowned: set[Role] = field(default_factory=set)
 
-    def run(self, seconds: float) -> Plant:
+    def run(self, seconds: float) -> Self:
         """Tick once a second."""
         for _ in range(int(seconds)):
             self._flow()
@@ -142,6 +145,8 @@ class Plant:
     def _worker(self, role: Role, index: int) -> WorkerSample:
         none = Missing("not given")
         pod = f"{role}-{index}"
+        load = self.load(self.now_s - 1000.0)
+        held = min(1.0, (load.prompt_tokens + load.output_tokens) / self.profile.kv_capacity_tokens)
         return WorkerSample(
             uid=pod,
             pod=pod,
@@ -151,7 +156,7 @@ class Plant:
             running=1.0,
             waiting=0.0,
             waiting_by_reason={"capacity": 0.0, "deferred": 0.0},
-            kv_usage=0.1,
+            kv_usage=held,
             prompt_tokens=none,
             generation_tokens=none,
             finished=none,
@@ -164,7 +169,7 @@ class Plant:
 
     def _fleet(self, role: Role) -> RoleFleet:
         side = self.sides[role]
-        used = sum(self._present(other) for other in ROLES) * GPUS_PER_GROUP
+        used = sum(self._present(other) for other in ROLES) * self.gpus_per_group
         return RoleFleet(
             kind="LeaderWorkerSet",
             namespace="ns",
@@ -175,9 +180,9 @@ class Plant:
             ready=self._ready(role),
             present=self._present(role),
             draining=self._present(role) - len(side.ready_at_s),
-            pods_per_group=PODS_PER_GROUP,
-            gpus_per_group=GPUS_PER_GROUP,
-            fit=max(0, self.gpus_free - used) // GPUS_PER_GROUP,
+            pods_per_group=self.pods_per_group,
+            gpus_per_group=self.gpus_per_group,
+            fit=max(0, self.gpus_free - used) // self.gpus_per_group,
             pod_group=role.value,
             min_pods=side.min_pods,
             writer=self.writers.get(role),
@@ -206,7 +211,7 @@ class Plant:
             side.ready_at_s += [self.now_s + self.cold_start_s] * (step.after - step.before)
         else:
             assert step.after == step.before - 1, "one TP group at a time"
-            assert side.min_pods <= step.after * PODS_PER_GROUP, "the minimum goes down before the replicas"
+            assert side.min_pods <= step.after * self.pods_per_group, "the minimum goes down before the replicas"
             side.ready_at_s.pop()
             side.gone_at_s.append(self.now_s + self.drain_s)
 
@@ -214,10 +219,10 @@ class Plant:
         step = self.decisions[-1].step
         grew = step is not None and step.kind == "replicas" and step.after > step.before
         if grew:
-            gpus = sum(self._present(role) for role in ROLES) * GPUS_PER_GROUP
+            gpus = sum(self._present(role) for role in ROLES) * self.gpus_per_group
             assert gpus <= self.settings.spec.gpu_budget, "growth beyond the budget"
         if step is not None and step.kind == "min_count":
-            assert PODS_PER_GROUP <= step.after <= max(1, self._ready(step.role)) * PODS_PER_GROUP
+            assert self.pods_per_group <= step.after <= max(1, self._ready(step.role)) * self.pods_per_group
 
 
 def without_routers(observation: Observation, why: str = "timeout") -> Observation:

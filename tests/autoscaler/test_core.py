@@ -13,7 +13,7 @@ from autoscaler.model import Decision, Number, Observation, RoleFleet, State
 from policies.model import ROLES, Code, Missing, Pair, Role
 from tests.autoscaler.plant import Load, Plant, make_settings, without_routers
 
-CALM = Load(3.0, 1000.0, 120.0)
+CALM = Load(2.0, 1000.0, 120.0)
 
 
 def codes(decision: Decision) -> set[Code]:
@@ -48,7 +48,9 @@ def test_each_phase_moves_its_own_role() -> None:
     calm = plant.groups()
     long_inputs = plant.run(60).groups()
     long_outputs = plant.run(60).groups()
-    after = plant.run(120).groups()
+    # What a burst needed is kept for as long as bursts are remembered.
+    assert plant.run(20).groups().prefill > calm.prefill
+    after = plant.run(400).groups()
     assert long_inputs.prefill > calm.prefill
     assert long_outputs.decode > calm.decode
     assert long_inputs.prefill > long_inputs.decode
@@ -61,7 +63,9 @@ def test_minimums_follow_ready_groups_and_fall_first() -> None:
     steps = [d.step for d in plant.decisions if d.step and d.step.role is Role.PREFILL]
     kinds = [(step.kind, step.after > step.before) for step in steps]
     assert kinds.index(("replicas", True)) < kinds.index(("min_count", True))
-    assert kinds.index(("min_count", False)) < kinds.index(("replicas", False))
+    # Groups above the floor go without it; the plant refuses replicas below the minimum.
+    last = max(index for index, kind in enumerate(kinds) if kind == ("replicas", False))
+    assert kinds.index(("min_count", False)) < last
 
 
 @pytest.mark.parametrize("budget", [4, 6, 10])
@@ -129,7 +133,7 @@ def test_blind_is_not_idle() -> None:
 
 @pytest.mark.parametrize(("found", "expected"), [(1, 2), (7, 4)])
 def test_bounds_are_kept_at_once_also_when_blind(found: int, expected: int) -> None:
-    bounds = {"minGroups": 2, "maxGroups": 4, "scaleDownStabilizationS": 300}
+    bounds = {"minGroups": 2, "maxGroups": 4, "scaleDown": {"stabilizationS": 300}}
     plant = Plant(lambda t: CALM, settings=make_settings(prefill=bounds))
     plant.scale_by_hand(Role.PREFILL, found)
     plant.writers.clear()
@@ -209,7 +213,7 @@ def test_pauses(paused: str, grows: bool, shrinks: bool) -> None:
 
 def test_a_number_that_an_apply_dropped_is_put_back_at_once_until_the_third_time() -> None:
     load = Load(6.0, 4000.0, 120.0)
-    slow = {"scaleUpStabilizationS": 60, "coldStartS": 8}
+    slow = {"scaleUp": {"stabilizationS": 60}, "coldStartS": 8}
     plant = Plant(lambda t: load, settings=make_settings(prefill=slow)).run(150)
     ours = plant.groups().prefill
     assert ours >= 4
@@ -274,7 +278,7 @@ def test_a_router_restart_is_a_reset_not_a_negative_rate() -> None:
     plant.counters = [0.0] * 4
     plant.run(15)
     rates = [known(decision.signals.demand.requests_per_s) for decision in plant.decisions[-15:]]
-    assert all(2.0 < rate < 4.0 for rate in rates)
+    assert all(1.3 < rate < 2.7 for rate in rates)
     assert any(Code.COUNTER_RESET in codes(decision) for decision in plant.decisions)
 
 

@@ -14,9 +14,10 @@ from autoscaler.adapters.exporter import Exporter
 from autoscaler.core import tick
 from autoscaler.drivers.explain import explain_status
 from autoscaler.errors import UserError
-from autoscaler.model import Decision, Fleet, Observation, Samples, State
+from autoscaler.model import Decision, Fleet, Learned, Observation, Samples, State
+from perfmodel.correction import Correction, RoleCorrection
 from perfmodel.profile import load_profile
-from policies.model import Missing
+from policies.model import Missing, Role
 from tests.autoscaler.pages import observations, settings
 
 SETTINGS = settings()
@@ -97,8 +98,9 @@ async def test_metrics_say_what_was_decided(served: tuple[Exporter, str]) -> Non
     assert of(series, "mode", mode=SETTINGS.spec.mode) == 1
     ahead = decision.forecast.prefill
     assert not isinstance(ahead, Missing)
+    share = f"{SETTINGS.spec.slo.ttft.percentile / 100:g}"
     assert of(series, "forecast_tokens_per_second", role="prefill", quantile="0.5") == ahead.tokens_per_s_q50
-    assert of(series, "forecast_tokens_per_second", role="prefill", quantile="0.9") == ahead.tokens_per_s_high
+    assert of(series, "forecast_tokens_per_second", role="prefill", quantile=share) == ahead.tokens_per_s_high
     assert not isinstance(decision.signals.demand, Missing)
     assert of(series, "demand_requests_per_second") == decision.signals.demand.requests_per_s
     assert of(series, "demand_tokens_per_second", role="decode") == decision.signals.demand.output_tokens_per_s
@@ -107,6 +109,26 @@ async def test_metrics_say_what_was_decided(served: tuple[Exporter, str]) -> Non
     assert of(series, "failed_sources") == 1
     assert of(series, "last_tick_timestamp_seconds") == observation.now_s
     assert of(series, "tick_seconds_count") == len(ticks)
+
+
+async def test_what_was_learned_is_shown_and_an_error_only_where_there_is_one(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    observation, decision = run()[-1]
+    slow = RoleCorrection(1.25, samples=45, excluded=4, mape_before=0.2, mape_after=0.01)
+    signals = decision.signals.with_role(Role.DECODE, replace(decision.signals.decode, stalled=("decode-3",)))
+    learned = Learned(PROFILE.name, Correction(decode=slow), context=1.75)
+    decision = replace(decision, signals=signals, state=replace(decision.state, learned=learned))
+    exporter.observe(SETTINGS, observation, decision, 0.003)
+    series = await metrics(url)
+    assert of(series, "stalled_groups", role="decode") == 1
+    assert of(series, "profile_factor", role="decode") == 1.25
+    assert of(series, "profile_samples", role="decode", kind="taken") == 45
+    assert of(series, "profile_samples", role="decode", kind="excluded") == 4
+    assert of(series, "profile_error_ratio", role="decode", of="profile") == 0.2
+    assert of(series, "profile_error_ratio", role="decode", of="learned") == 0.01
+    assert of(series, "profile_factor", role="prefill") == 1.0
+    assert of(series, "profile_context_factor") == 1.75
+    assert of(series, "profile_error_ratio", role="prefill", of="profile") is None
 
 
 async def test_reasons_steps_and_conditions_are_counted(served: tuple[Exporter, str]) -> None:

@@ -13,7 +13,7 @@ from policies.model import ROLES, Code, Missing, Role
 from tests.autoscaler.field import SYNC_S, Engine, Field, Traffic, codes, gateway, no_traffic, service, settings, vllm
 from tests.shared_data import shared
 
-QUICK = {"scaleDownStabilizationS": 60, "maxGroups": 16}
+QUICK = {"scaleDown": {"stabilizationS": 60}, "maxGroups": 16}
 NO_BUCKETS = {"1.0": 0.0, "+Inf": 0.0}
 
 

@@ -23,7 +23,7 @@ from tests.autoscaler.pages import server
 from tests.autoscaler.test_prometheus import Store, metrics
 
 TICKS_OF_20_MIN = int(20 * 60 / SYNC_S)
-QUICK = {"scaleDownStabilizationS": 60, "maxGroups": 16}
+QUICK = {"scaleDown": {"stabilizationS": 60}, "maxGroups": 16}
 
 
 @dataclass

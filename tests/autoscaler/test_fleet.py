@@ -49,6 +49,23 @@ def test_a_cold_start_lasts_until_the_last_rank_is_ready() -> None:
     assert role(see(pods=group("prefill", 0))).ready_after_s == (9.0,)
 
 
+def test_the_wait_for_a_node_is_no_part_of_a_cold_start() -> None:
+    pods = group("prefill", 0)
+    pods[1]["status"]["conditions"].append({"type": "PodScheduled", "status": "True", "lastTransitionTime": at(104)})
+    assert role(see(pods=pods)).ready_after_s == (5.0,)
+
+
+def test_groups_that_have_no_place_are_told_by_their_ordinals_unless_they_leave() -> None:
+    waits, leaves = group("prefill", 1, ready=False), group("prefill", 10, ready=False, deletionTimestamp=at(190))
+    for pod in (waits[1], leaves[1]):
+        del pod["spec"]["nodeName"]
+    fleet = role(
+        see(workloads=[lws("prefill", replicas=4), lws("decode")], pods=[*group("prefill", 0), *waits, *leaves])
+    )
+    assert {(one.ordinal, one.waits) for one in fleet.groups} == {(0, False), (1, True), (10, False)}
+    assert (fleet.present, fleet.unborn, fleet.unplaced, fleet.held) == (3, 2, 3, 5)
+
+
 def test_only_ready_leaders_and_routers_have_metrics() -> None:
     loading = group("decode", 0, ready=False)
     seen = see(pods=[*group("prefill", 0), *loading])
@@ -75,12 +92,22 @@ def test_a_router_that_is_not_ready_is_a_failure() -> None:
     assert see(pods=router).failures == {"router-0": "the router is not ready"}
 
 
+def led(name: str, leader: Object, worker: Object) -> Object:
+    """A workload whose leader has a template of its own."""
+    made = lws(name, containers=[worker])
+    template = made["spec"]["leaderWorkerTemplate"]
+    template["leaderTemplate"] = {**template["workerTemplate"], "spec": {"containers": [leader]}}
+    return made
+
+
 @pytest.mark.parametrize(
     ("workload", "expected"),
     [
+        pytest.param(led("prefill", container(None), container(8)), 8, id="a leader without GPUs"),
         pytest.param(lws("prefill", gpus=2), 4, id="per pod times pods"),
         pytest.param(lws("prefill", gpus=0), 0, id="an explicit zero"),
         pytest.param(lws("prefill", containers=[container(None), container(4)]), 8, id="second container"),
+        pytest.param(lws("prefill", initContainers=[container(1, restartPolicy="Always")]), 4, id="sidecar"),
         pytest.param(
             lws("prefill", containers=[{"name": "x", "resources": {"limits": {names.GPU: "1"}}}]), 2, id="limits only"
         ),
@@ -91,7 +118,14 @@ def test_gpu_cost(workload: Object, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "workload", [lws("prefill", gpus=None), lws("prefill", gpus=None, resourceClaims=[{"name": "gpu"}])]
+    "workload",
+    [
+        lws("prefill", gpus=None),
+        lws("prefill", gpus=None, resourceClaims=[{"name": "gpu"}]),
+        lws("prefill", gpus="many"),
+        led("prefill", leader=container(0), worker=container(None)),
+    ],
+    ids=["nothing is said", "a claim", "no number", "only the leader says none"],
 )
 def test_unknown_cost_is_missing_and_a_problem(workload: Object) -> None:
     seen = see(workloads=[workload, lws("decode")])

@@ -253,12 +253,16 @@ def two_routers(now_s: float, rates: Pair, **changes: Any) -> Samples:
     def one(uid: str, rate: int) -> RouterSample:
         return replace(router(now_s, rate * (now_s - NOW_S)), uid=uid, pod=uid)
 
-    workers = (worker(Role.PREFILL, now_s), worker(Role.DECODE, now_s))
-    return replace(Samples((one("r1", rates.prefill), one("r2", rates.decode)), workers), **changes)
+    workers = (
+        replace(worker(role, now_s), uid=f"{role}-{group}", pod=f"{role}-{group}", group=f"key-{role}-{group}")
+        for role in Role
+        for group in range(3)
+    )
+    return replace(Samples((one("r1", rates.prefill), one("r2", rates.decode)), tuple(workers)), **changes)
 
 
 def shrinks(samples_at: Any) -> Decision:
-    spec = {"prefill": {"scaleDownStabilizationS": 5}, "decode": {"scaleDownStabilizationS": 5}}
+    spec = {"prefill": {"scaleDown": {"stabilizationS": 5}}, "decode": {"scaleDown": {"stabilizationS": 5}}}
     return run(samples_at, 8, spec, groups=3)
 
 

@@ -144,7 +144,7 @@ def damaged(path: Path, line: int, text: str) -> Journal:
     [
         (1, "hello", "1: not JSON"),
         (1, "[]", "1: not a roleratio journal"),
-        (1, '{"type": "state", "version": 7}', "1: version 7, but this roleratio reads version 2"),
+        (1, '{"type": "state", "version": 7}', "1: version 7, but this roleratio reads version 3"),
         (3, '{"type": "ti', "3: not JSON"),
         (3, "", "3: not JSON"),
         (3, "17", "3: corrupt"),

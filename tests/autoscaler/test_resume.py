@@ -12,7 +12,7 @@ from autoscaler.core import tick
 from autoscaler.drivers.replay import replay, resume
 from autoscaler.model import Decision, Observation, RoleFleet, State, Target
 from perfmodel.profile import load_profile
-from policies.model import Pair
+from policies.model import ROLES, Pair
 from tests.autoscaler.pages import observations, settings
 from tests.autoscaler.plant import Load, Plant, make_settings
 
@@ -123,7 +123,10 @@ def test_without_a_journal_the_second_tick_of_the_default_period_decides_again()
     assert (first.step, first.target.groups) == (None, held(seen[lost_at]))
     assert second.signals.demand.known
     assert second.target is not None
-    assert second.target.groups == targets[lost_at + 1].groups
+    # It is no echo: but for what only a longer past can teach, it is what it would have been.
+    assert second.target.unsized == ()
+    for role in ROLES:
+        assert abs(second.target.groups[role] - targets[lost_at + 1].groups[role]) <= 2
 
 
 def held(observation: Observation) -> Pair:

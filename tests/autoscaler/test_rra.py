@@ -185,13 +185,16 @@ def test_what_is_news_is_told_at_once_the_rest_later_or_never(what: str) -> None
 def test_a_steady_service_is_told_of_a_few_times() -> None:
     plant = Plant(lambda t: Load(5.0, 4000.0, 400.0)).run(600)
     told: Object | None = None
-    versions = []
+    versions, last_s = [], 0.0
     for seen, decision in zip(plant.seen, plant.decisions, strict=True):
         status = status_of(plant.settings, seen, decision, told, seen.now_s, 1)
         versions += [status] if status != told else []
+        last_s = seen.now_s if status != told else last_s
         told = status
-    # The first look, a demand that is known, a few steps up, their groups ready.
-    assert 3 <= len(versions) <= 12
+    # The first look, a demand that is known, steps up, groups ready, minimums; each step down when the traffic has
+    # turned out to be steady, and to be of equal lengths.
+    assert 3 <= len(versions) <= 20
+    assert last_s < plant.seen[0].now_s + 150
     assert versions[-1]["bottleneck"] == "none"
     assert of_type(versions[-1], "Ready")["status"] == "True"
 
@@ -253,6 +256,8 @@ CAUSES = {
     Code.MANUAL_HOLD: {"ForeignWriter"},
     Code.FIELD_RESTORED: {"ForeignWriter"},
     Code.DOES_NOT_FIT: {"ScalingLimited", "Unplaceable"},
+    Code.NOT_PROVISIONED: {"ScalingLimited", "Unplaceable"},
+    Code.BUDGET_BELOW_MINIMUM: {"ScalingLimited"},
     Code.BUDGET_CAPPED: {"ScalingLimited"},
     Code.WAIT_BUDGET: {"ScalingLimited"},
     Code.BOUNDED: {"ScalingLimited"},

@@ -12,7 +12,7 @@ from policies.behaviour import Behaviour, Direction, Rate, behave, limit_rates, 
 from policies.model import ROLES, Code, Pair, Role
 
 pairs = st.builds(Pair, st.integers(0, 40), st.integers(0, 40))
-rates = st.builds(Rate, st.sampled_from(("percent", "groups")), st.integers(1, 200), st.sampled_from((15.0, 60.0)))
+rates = st.builds(Rate, st.sampled_from(("Percent", "Groups")), st.integers(1, 200), st.sampled_from((15.0, 60.0)))
 directions = st.builds(
     Direction,
     st.floats(0, 300),
@@ -47,7 +47,7 @@ def test_the_defaults_are_hpa_s(current: int, wanted: int, expected: int) -> Non
     )
 
 
-TEN_PERCENT, TWO = Rate("percent", 10, 60.0), Rate("groups", 2, 60.0)
+TEN_PERCENT, TWO = Rate("Percent", 10, 60.0), Rate("Groups", 2, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_select_policy(select: str, up_to: int, down_to: int) -> None:
 
 
 def test_what_was_added_in_the_period_counts_and_what_was_added_before_does_not() -> None:
-    rules = both(Direction(0.0, (Rate("groups", 4, 60.0),)))
+    rules = both(Direction(0.0, (Rate("Groups", 4, 60.0),)))
     seen = [(0.0, Pair(2, 2)), (50.0, Pair(5, 2))]
     assert limit_rates(Pair(20, 20), Pair(5, 2), rules, seen, 100.0)[0] == Pair(6, 6)
     assert limit_rates(Pair(20, 20), Pair(5, 2), rules, seen, 110.0)[0] == Pair(9, 6)
 
 
 def test_percentages_are_rounded_so_that_something_always_moves() -> None:
-    rules = both(*(Direction(0.0, (Rate("percent", 10, 60.0),)) for _ in range(2)))
+    rules = both(*(Direction(0.0, (Rate("Percent", 10, 60.0),)) for _ in range(2)))
     assert limit_rates(Pair(9, 9), Pair(1, 1), rules, [], 0.0)[0] == Pair(2, 2)
     assert limit_rates(Pair(0, 0), Pair(1, 10), rules, [], 0.0)[0] == Pair(0, 9)
-    steep = both(*(Direction(0.0, (Rate("percent", 29, 60.0),)) for _ in range(2)))
+    steep = both(*(Direction(0.0, (Rate("Percent", 29, 60.0),)) for _ in range(2)))
     assert limit_rates(Pair(0, 0), Pair(100, 100), steep, [], 0.0)[0] == Pair(71, 71)
 
 
@@ -96,7 +96,7 @@ def test_a_panic_does_not_wait_for_its_window() -> None:
 
 
 def test_windows_come_before_rates() -> None:
-    rules = both(Direction(60.0, (Rate("groups", 4, 15.0),)))
+    rules = both(Direction(60.0, (Rate("Groups", 4, 15.0),)))
     target, why = behave(
         Pair(20, 3), Pair(3, 3), rules, history=[(90.0, Pair(12, 3))], sizes=[], now_s=100.0, seen_s=900.0
     )
@@ -131,7 +131,7 @@ def test_no_period_holds_more_growth_than_its_rate_allows(looks: list[tuple[floa
         went.append((now_s, current))
         for role in ROLES:
             start = [pair[role] for at_s, pair in went if at_s <= now_s - rate.period_s] or [1]
-            most = start[-1] + rate.value if rate.unit == "groups" else -(-start[-1] * (100 + rate.value) // 100)
+            most = start[-1] + rate.value if rate.unit == "Groups" else -(-start[-1] * (100 + rate.value) // 100)
             assert current[role] <= most
 
 

@@ -1,4 +1,4 @@
-"""Panic: when it begins, what it keeps, how it lets go, and what a restart makes of it."""
+"""Panic: when it begins, what it keeps, and how it lets go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policies.burst import BurstRules, Panic, Panics, keep_burst, panicking, watch_burst
 from policies.model import ROLES, Code, Pair, Role
 
-RULES = BurstRules(threshold=2.0, calm_s=60.0, release_s=100.0)
+RULES = {role: BurstRules(threshold=2.0, calm_s=60.0, release_s=100.0) for role in ROLES}
 pairs = st.builds(Pair, st.integers(0, 20), st.integers(0, 20))
 
 
@@ -45,18 +45,12 @@ def test_a_second_burst_begins_a_new_panic_at_what_is_left() -> None:
     assert watch_burst({Role.PREFILL: Panic(0.0, 20)}, 110.0, Pair(8, 1), Pair(4, 1), RULES)[Role.PREFILL].peak == 10
 
 
-def test_after_a_restart_more_than_one_group_is_kept() -> None:
-    panics = watch_burst(None, 0.0, Pair(1, 1), Pair(6, 1), RULES)
-    assert panicking(panics, 0.0, RULES) == (Role.PREFILL,)
-    assert keep_burst(Pair(1, 1), Pair(6, 1), panics, 30.0, RULES)[0] == Pair(6, 1)
-    assert watch_burst({}, 0.0, Pair(1, 1), Pair(6, 1), RULES) == {}
-
-
-@given(looks=st.lists(st.tuples(st.floats(0.1, 50), pairs, pairs), min_size=1, max_size=20), restart=st.booleans())
+@given(looks=st.lists(st.tuples(st.floats(0.1, 50), pairs, pairs), min_size=1, max_size=20))
 def test_a_panic_never_drives_growth_and_never_shrinks_while_it_lasts(
-    looks: list[tuple[float, Pair, Pair]], restart: bool
+    looks: list[tuple[float, Pair, Pair]],
 ) -> None:
-    now_s, panics = 0.0, (None if restart else {})
+    now_s = 0.0
+    panics: Panics = {}
     for wait_s, wanted, current in looks:
         now_s += wait_s
         panics = watch_burst(panics, now_s, wanted, current, RULES)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.capacity import CapacityRules, Waiting, cold_start_s, offer_capacity, watch_waiting
+from policies.capacity import CapacityRules, Waiting, node_start_s, offer_capacity, watch_waiting
 from policies.model import Code, Missing, Role
 
 FIXED = CapacityRules("fixed", 300.0, 120.0)
@@ -24,7 +24,7 @@ NODES = CapacityRules("provisionable", 300.0, 120.0)
     ],
 )
 def test_growth_from_2_to_6(rules: CapacityRules, fit: int | Missing, groups: int, codes: list[Code]) -> None:
-    offer = offer_capacity(Role.DECODE, 2, 6, fit, Waiting(), 0.0, rules)
+    offer = offer_capacity(Role.DECODE, 2, 6, fit, Waiting(), 0.0, rules, withdrawable=0)
     assert offer.groups == groups
     assert [reason.code for reason in offer.why] == codes
 
@@ -39,36 +39,36 @@ def test_the_oldest_gets_the_place_and_the_rest_keep_their_time() -> None:
 
 def test_what_stays_unplaced_is_withdrawn_and_not_asked_for_again_at_once() -> None:
     waiting = watch_waiting(watch_waiting(Waiting(), 0.0, 2), 100.0, 3)
-    early = offer_capacity(Role.DECODE, 5, 5, 0, waiting, 299.0, NODES)
+    early = offer_capacity(Role.DECODE, 5, 5, 0, waiting, 299.0, NODES, withdrawable=5)
     assert (early.groups, [r.code for r in early.why]) == (5, [Code.PROVISIONING])
-    late = offer_capacity(Role.DECODE, 5, 5, 0, waiting, 300.0, NODES)
+    late = offer_capacity(Role.DECODE, 5, 5, 0, waiting, 300.0, NODES, withdrawable=5)
     assert (late.groups, [r.code for r in late.why]) == (3, [Code.NOT_PROVISIONED])
     after = watch_waiting(late.waiting, 305.0, 1)
-    assert offer_capacity(Role.DECODE, 3, 5, 0, after, 305.0, NODES).groups == 3
-    assert offer_capacity(Role.DECODE, 3, 5, 1, after, 305.0, NODES).groups == 4
-    third = offer_capacity(Role.DECODE, 3, 5, 0, watch_waiting(after, 400.0, 1), 400.0, NODES)
+    assert offer_capacity(Role.DECODE, 3, 5, 0, after, 305.0, NODES, withdrawable=5).groups == 3
+    assert offer_capacity(Role.DECODE, 3, 5, 1, after, 305.0, NODES, withdrawable=5).groups == 4
+    third = offer_capacity(Role.DECODE, 3, 5, 0, watch_waiting(after, 400.0, 1), 400.0, NODES, withdrawable=3)
     assert (third.groups, [r.code for r in third.why]) == (2, [Code.NOT_PROVISIONED])
-    again = offer_capacity(Role.DECODE, 2, 5, 0, third.waiting, 700.0, NODES)
+    again = offer_capacity(Role.DECODE, 2, 5, 0, third.waiting, 700.0, NODES, withdrawable=5)
     assert again.groups == 5
 
 
-def test_a_minimum_is_not_withdrawn() -> None:
+def test_no_more_is_withdrawn_than_may_be() -> None:
     waiting = watch_waiting(Waiting(), 0.0, 3)
-    assert offer_capacity(Role.PREFILL, 3, 3, 0, waiting, 900.0, FIXED, minimum=1).groups == 1
+    assert offer_capacity(Role.PREFILL, 3, 3, 0, waiting, 900.0, FIXED, withdrawable=2).groups == 1
 
 
 def test_a_shrink_needs_no_room() -> None:
-    assert offer_capacity(Role.PREFILL, 4, 2, 0, Waiting(), 0.0, NODES).groups == 2
+    assert offer_capacity(Role.PREFILL, 4, 2, 0, Waiting(), 0.0, NODES, withdrawable=0).groups == 2
 
 
 @pytest.mark.parametrize(
     ("rules", "growth", "fit", "expected"),
-    [(FIXED, 3, 0, 60.0), (NODES, 1, 1, 60.0), (NODES, 2, 1, 180.0), (NODES, 1, Missing("?"), 180.0)],
+    [(FIXED, 3, 0, 0.0), (NODES, 1, 1, 0.0), (NODES, 2, 1, 120.0), (NODES, 1, Missing("?"), 120.0)],
 )
-def test_a_node_that_must_start_first_is_part_of_the_cold_start(
+def test_a_node_that_must_start_first_takes_its_time(
     rules: CapacityRules, growth: int, fit: int | Missing, expected: float
 ) -> None:
-    assert cold_start_s(60.0, growth, fit, rules) == expected
+    assert node_start_s(growth, fit, rules) == expected
 
 
 @given(
@@ -80,7 +80,7 @@ def test_nothing_waits_longer_than_it_may(looks: list[tuple[float, int, int, int
     for wait_s, wanted, unplaced, fit in looks:
         now_s += wait_s
         waiting = watch_waiting(waiting, now_s, min(unplaced, current))
-        offer = offer_capacity(Role.DECODE, current, wanted, fit, waiting, now_s, rules)
+        offer = offer_capacity(Role.DECODE, current, wanted, fit, waiting, now_s, rules, withdrawable=current)
         assert 0 <= offer.groups <= max(current, wanted)
         assert all(now_s - since_s < rules.provision_timeout_s for since_s in offer.waiting.since_s)
         current, waiting = offer.groups, offer.waiting

@@ -23,11 +23,11 @@ pairs = st.builds(Pair, counts, counts)
 MINIMUM, MAXIMUM = Pair(1, 1), Pair(20, 20)
 RULES = {
     role: Behaviour(
-        Direction(0.0, (Rate("groups", 4, 60.0),), tolerance=0.1), Direction(60.0, (Rate("percent", 50, 60.0),))
+        Direction(0.0, (Rate("Groups", 4, 60.0),), tolerance=0.1), Direction(60.0, (Rate("Percent", 50, 60.0),))
     )
     for role in ROLES
 }
-PANICS, CALM = {Role.PREFILL: Panic(980.0, 12)}, BurstRules()
+PANICS, CALM = {Role.PREFILL: Panic(980.0, 12)}, {role: BurstRules(60.0, 120.0) for role in ROLES}
 BLIND = Hold(Code.ROLE_BLIND, no_growth=False, no_shrink=True, detail={"why": "unread"})
 
 Policy = Callable[[Pair, Pair], Verdict]

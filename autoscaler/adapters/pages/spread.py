@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from autoscaler.adapters.pages.fold import first_missing
@@ -56,8 +57,14 @@ class RawHistogram:
             return Missing(total.missing or f"{name}_sum {NOT_ON_PAGE}, {SAYS_NOTHING}")
         if fault := _fault(bounds, counts, count):
             return Distribution(count, total * scale, Missing(f"{name} {fault}, {SAYS_NOTHING}"))
-        scaled = tuple(bound * scale for bound in bounds)
+        scaled = _shared(tuple(bound * scale for bound in bounds))
         return Distribution(count, total * scale, Histogram(scaled, tuple(counts), total * scale))
+
+
+@lru_cache(maxsize=256)
+def _shared(bounds_s: tuple[float, ...]) -> tuple[float, ...]:
+    """Equal bounds as one object: a fleet has few of them, and keeps them with every histogram."""
+    return bounds_s
 
 
 def _fault(bounds: list[float], counts: list[float], count: float) -> str:
