@@ -26,6 +26,8 @@ COMMANDS = {
     "serve": "run a router, a prefill worker or a decode worker (in a pod)",
     "localcluster": "run a small Kubernetes: API server, workload controllers, node agent",
     "simulate": "run a whole service in virtual time, under our controller or another policy",
+    "backtest": "say what each policy would have done with the demand that really came",
+    "forecast": "forecast a series from a Prometheus or a CSV, and say how good such forecasts were",
     "doctor": "say what the controller's selectors match, what it can read, and whether it could scale",
     "metrics": "say what is understood of one metrics page, and what is not used of it",
     "crd": "print the CustomResourceDefinition of RoleRatioAutoscaler",

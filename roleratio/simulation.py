@@ -20,8 +20,8 @@ import yaml
 from autoscaler.errors import UserError
 from perfmodel.profile import Profile, ProfileError, load_profile
 from policies.model import ROLES
-from roleratio import traces, workload
-from simulator.arrivals import Request, copied, recorded
+from roleratio import measured, traces, workload
+from simulator.arrivals import Request, copied, gaps, recorded
 from simulator.generate import generated, spans_of
 from simulator.port import Policy
 from simulator.result import Result, Span
@@ -86,6 +86,7 @@ class Prepared:
         load = self.scenario.load
         self._trace = None if load.trace is None else self._recorded(load.trace)
         self._servegen = None if load.servegen is None else self._demand(load.servegen)
+        self._measured = None if load.measured is None else measured.read(self._folder / load.measured.file)
 
     def load(self, seed: int) -> Load:
         """What comes, made anew: a load is used up by a run."""
@@ -98,6 +99,9 @@ class Prepared:
             return Load(self._replayed(scenario.load.trace, self._trace, make), ())
         if self._servegen is not None and scenario.load.servegen is not None:
             return Load(self._sent_by_clients(scenario.load.servegen, self._servegen, make), ())
+        if self._measured is not None and (part := scenario.load.measured) is not None:
+            longest = self.profile.max_model_len
+            return Load(measured.requests(self._measured, gaps(part.process, part.cv), part.sigma, longest, make), ())
         return Load(generated(scenario, make), spans_of(scenario))
 
     def run(self, policy: str, seed: int, watch: Watch | None = None) -> Result:

@@ -2,7 +2,8 @@
 
 Rules:
 1. Parsing is pure (`parse`, `select`); `read` is the only function that opens a file.
-2. A trace is read and checked whole before anything starts; the first bad line stops it, named by number.
+2. A trace is read and checked whole before anything starts; the first bad line stops it, named by number. One that
+   comes before the line above it is bad: whether times or lines are wrong cannot be told.
 3. Two formats, told apart by their first line; compression is told by magic bytes, never by file name:
    - Azure CSV: TIMESTAMP,ContextTokens,GeneratedTokens (UTC date and time)
    - Mooncake JSONL: {"timestamp": ms, "input_length": n, "output_length": n, ...}
@@ -17,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from autoscaler.errors import UserError
@@ -78,7 +80,13 @@ def parse(lines: Iterable[str], name: str) -> Trace:
         )
     if not body:
         raise UserError(f"trace {name}: a header and no request after it")
-    arrivals = sorted((_line(name, number, line, parse_line) for number, line in body), key=lambda a: a.at_s)
+    arrivals = [_line(name, number, line, parse_line) for number, line in body]
+    for (before, after), (number, line) in zip(pairwise(arrivals), body[1:], strict=True):
+        if after.at_s < before.at_s:
+            early_s = before.at_s - after.at_s
+            raise UserError(
+                f"trace {name}: line {number}: {_short(line)}: {early_s:g} s before the line above; sort it by time"
+            )
     origin_s = arrivals[0].at_s
     return Trace(label, tuple(Arrival(a.at_s - origin_s, a.input_tokens, a.output_tokens) for a in arrivals))
 

@@ -167,7 +167,7 @@ class Cluster:
             chosen.setdefault(by_pod[binding.pod].uid, []).append(binding.node)
         for uid, nodes in chosen.items():
             group = self._groups[uid]
-            group.nodes, group.phase = tuple(nodes), Phase.STARTING
+            group.nodes, group.phase, group.waited_s = tuple(nodes), Phase.STARTING, now_s - group.created_s
             self._pods[uid] = self._pods_of(group)
             self._placed(group)
         if chosen:

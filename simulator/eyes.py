@@ -95,7 +95,17 @@ class Eyes:
         workload, shape, fit = self._workloads[role], self._cluster.shapes[role], self._cluster.fit(role)
         groups = workload.groups.values()
         ready = [group for group in groups if group.phase is Phase.READY]
-        seen = (SeenGroup(group.uid, group.pods, group.phase is Phase.READY) for group in groups)
+        counted = workload.kind == "LeaderWorkerSet"
+        seen = (
+            SeenGroup(
+                group.uid,
+                group.pods,
+                group.phase is Phase.READY,
+                waits=group.phase is Phase.PENDING,
+                ordinal=group.index if counted else None,
+            )
+            for group in groups
+        )
         return RoleFleet(
             kind=workload.kind,
             namespace=NAMESPACE,
@@ -111,7 +121,7 @@ class Eyes:
             pod_group=role.value,
             min_pods=self._cluster.min_pods[role],
             draining=workload.draining,
-            ready_after_s=tuple(sorted(group.ready_s - group.created_s for group in ready)),
+            ready_after_s=tuple(sorted(g.ready_s - g.created_s - g.waited_s for g in ready)),
             groups=tuple(sorted(seen, key=lambda group: group.pods)),
             limiting_resource=fit.limiting_resource,
             owner="us",

@@ -39,6 +39,8 @@ class Group:
     phase: Phase = Phase.PENDING
     nodes: tuple[str, ...] = ()
     ready_s: float = 0.0
+    waited_s: float = 0.0
+    """How long it had no nodes."""
     driver: EngineDriver | None = None
     entry: Entry | None = None
     """The end of its start, or of its time to drain."""

@@ -165,6 +165,19 @@ class ServeGenLoad(Model):
     """Keep each client's burstiness in counts, rather than thin its requests."""
 
 
+class MeasuredLoad(Model):
+    """Demand that was measured as rates; `roleratio backtest` writes such a file."""
+
+    file: str = Field(min_length=1)
+    """Its path, relative to the scenario file."""
+    process: Literal["poisson", "gamma"] = "poisson"
+    """How the gaps between requests are distributed."""
+    cv: float = Field(1.0, ge=0.05, le=50)
+    """Their coefficient of variation (gamma): above 1 is bursty."""
+    sigma: float = Field(1.0, ge=0)
+    """Of the logarithm of lengths, whose means are measured; 0: all the same."""
+
+
 class Load(Model):
     """What comes: exactly one of these."""
 
@@ -174,6 +187,8 @@ class Load(Model):
     """A recorded trace."""
     servegen: ServeGenLoad | None = None
     """Production demand per client."""
+    measured: MeasuredLoad | None = None
+    """Demand that was measured as rates."""
     clients: tuple[Client, ...] = ()
     """Sources made up of distributions."""
     phases: tuple[Step, ...] = ()
@@ -181,9 +196,9 @@ class Load(Model):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        given = [self.demo, self.trace is not None, self.servegen is not None, bool(self.clients)]
-        if sum(given) != 1:
-            raise ValueError("expected exactly one of demo, trace, servegen and clients")
+        files = (self.trace, self.servegen, self.measured)
+        if sum([self.demo, bool(self.clients), *(file is not None for file in files)]) != 1:
+            raise ValueError("expected exactly one of demo, trace, servegen, measured and clients")
         if self.phases and not self.clients:
             raise ValueError("phases are of clients: give clients, or leave phases out")
         return self

@@ -133,7 +133,7 @@ def settings(shape: Shape, gpu_budget: int, prometheus_url: str | None = None) -
     role = {
         "minGroups": 1,
         "maxGroups": 8,
-        "scaleDownStabilizationS": 20,
+        "scaleDown": {"stabilizationS": 20},
         "coldStartS": max(1.0, shape.cold_start_s),
     }
     return {
@@ -153,6 +153,7 @@ def settings(shape: Shape, gpu_budget: int, prometheus_url: str | None = None) -
             "prefill": role,
             "decode": role | {"maxNumSeqs": DECODE_MAX_NUM_SEQS},
             "metrics": source | {"windowS": 10, "scrapeTimeoutS": 0.8},
+            "forecastQuantile": 0.8,
             "syncPeriodS": 1,
         },
     }

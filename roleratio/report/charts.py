@@ -146,16 +146,19 @@ def nice_step(top: float, *, whole: bool = False, marks: int = 4) -> float:
 
 def time_step(end_s: float) -> float:
     """A tick distance in seconds that people count in, at most about ten of them."""
-    for step_s in (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0):
+    for step_s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600):
         if end_s / step_s <= 10:
-            return step_s
-    return 3600.0 * math.ceil(end_s / 36000)
+            return float(step_s)
+    return 43200.0 * math.ceil(end_s / 432000)
 
 
 def clock(t_s: float) -> str:
-    """Minutes and seconds, hours where needed: 90 -> 1:30."""
+    """Minutes and seconds, hours and days where needed: 90 -> 1:30, 129600 -> 1 d 12:00."""
     minutes, seconds = divmod(round(t_s), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d" + (f" {hours}:{minutes:02}" if hours or minutes else "")
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 

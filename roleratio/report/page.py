@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from roleratio.records import FleetSample, Run
+from roleratio.records import Run
+from roleratio.report import parts
 from roleratio.report.charts import Chart, clock
-from roleratio.report.numbers import ROLES, Bin, bins, gpu_hours, lasting
-from roleratio.report.parts import card, legend_of, milliseconds, percent, table
+from roleratio.report.numbers import ROLES, Bin, bins, gpu_hours
+from roleratio.report.parts import card, group_charts, legend_of, milliseconds, most_groups, percent, table
 
 _BIN_WIDTHS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 
@@ -31,13 +32,8 @@ def render(run: Run, summary: dict[str, Any], style: str) -> str:
         _phases(summary),
         _events(summary),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(run.title)}</title><style>{style}</style></head><body><main>"
-        f'<h1>{escape(run.title)}</h1><p class="lead">{escape(_lead(run))}</p>'
-        f"{_tiles(run, summary)}{''.join(cards)}{_footer(summary)}</main></body></html>\n"
-    )
+    body = f"{_tiles(run, summary)}{''.join(cards)}{_footer(summary)}"
+    return parts.page(run.title, _lead(run), body, style)
 
 
 def _lead(run: Run) -> str:
@@ -96,34 +92,8 @@ def _demand(run: Run, found: Sequence[Bin], width_s: float) -> str:
 
 
 def _groups(run: Run) -> str:
-    top = max((s.held for s in run.samples), default=1)
-    top = max(top, max((s.wanted for s in run.samples), default=1))
-    charts: list[str] = []
-    for role in ROLES:
-        chart = Chart(run.end_s, top, f"{role} groups", f"{role} groups over time", whole=True)
-        chart.phases(run.spans, named=role == ROLES[0])
-        steps = lasting(run.samples, role, run.end_s)
-        chart.blocks([(s.t_s, end, 0, s.ready, _held(s)) for s, end in steps], f"{role} ready")
-        chart.blocks([(s.t_s, end, s.ready, s.ready + s.starting, _held(s)) for s, end in steps], f"{role} starting")
-        chart.blocks([(s.t_s, end, s.ready + s.starting, s.held, _held(s)) for s, end in steps], f"{role} draining")
-        chart.stairs([(max(s.t_s, 0.0), end, s.wanted) for s, end in steps if end > 0], "want")
-        charts.append(chart.svg())
-    legend = legend_of(
-        ("c-prefill", "prefill, ready"),
-        ("c-prefill-soft", "starting"),
-        ("c-decode", "decode, ready"),
-        ("c-decode-soft", "starting"),
-        ("c-drain", "draining"),
-        ("dash c-want", "wanted"),
-    )
-    return card("TP groups per role", "Everything that is coloured is paid for.", legend, "".join(charts))
-
-
-def _held(sample: FleetSample) -> str:
-    return (
-        f"{clock(max(sample.t_s, 0))} {sample.role}: wanted {sample.wanted}, ready {sample.ready}, "
-        f"starting {sample.starting}, draining {sample.draining}"
-    )
+    charts = group_charts(run.samples, run.end_s, run.spans, most_groups(run.samples))
+    return card("TP groups per role", "Everything that is coloured is paid for.", "", charts)
 
 
 def _latencies(run: Run, found: Sequence[Bin]) -> str:

@@ -1,52 +1,26 @@
 """`report.html` of simulated runs of one scenario: a table, attainment over cost, and the groups of each run over time.
 
-Rules:
-1. Nothing is loaded from anywhere, as in page.py; the page computes no number that the JSON has.
-2. A chart shows at most about one step per pixel, whatever the length of the run.
+Rule: the page computes no number that the JSON has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
 from roleratio.records import Span
 from roleratio.report.charts import LEFT, RIGHT, WIDTH, Chart, nice_step
-from roleratio.report.parts import card, legend_of, milliseconds, percent, table
+from roleratio.report.parts import FleetRow, card, group_charts, milliseconds, most_groups, page, percent, table
 
 MOST_CHARTS = 12
-_PIXELS = 900
-HEIGHT, TOP, BOTTOM = 300.0, 16.0, 40.0
-
-
-class Row(Protocol):
-    """One role from a moment on."""
-
-    @property
-    def t_s(self) -> float:
-        """Since when."""
-
-    @property
-    def role(self) -> str:
-        """Which role."""
-
-    @property
-    def wanted(self) -> int:
-        """Groups asked for."""
-
-    @property
-    def ready(self) -> int:
-        """Groups that serve."""
-
-    @property
-    def starting(self) -> int:
-        """Groups that are asked for and not ready."""
-
-    @property
-    def draining(self) -> int:
-        """Groups on their way out."""
+HEIGHT, TOP, BOTTOM = 320.0, 16.0, 44.0
+LETTER = 6.3
+"""About the width of one."""
+SHIFTS = (0.0, 13.0, -13.0, 26.0, -26.0, 39.0, -39.0, 52.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +29,22 @@ class ShownRun:
 
     name: str
     summary: dict[str, Any]
-    fleet: Sequence[Row]
+    fleet: Sequence[FleetRow]
     spans: Sequence[Span]
 
 
-def render_runs(title: str, runs: Sequence[ShownRun], style: str) -> str:
-    """The page."""
-    cards = [_compared(runs), _pareto(runs), _load(runs[0]), *(_groups(run) for run in runs[:MOST_CHARTS])]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(runs[0]))}</p>{"".join(cards)}</main></body></html>\n'
-    )
+def render_runs(title: str, runs: Sequence[ShownRun], style: str, notes: Sequence[str] = ()) -> str:
+    """The page. `notes`: what is to be known of the demand and the fleet."""
+    cards = [_compared(runs), _pareto(runs), _about(notes), _load(runs[0])]
+    shown = runs[:MOST_CHARTS]
+    top = max(most_groups(run.fleet) for run in shown)
+    cards += [_groups(run, top) for run in shown]
+    return page(title, _lead(runs[0]), "".join(cards), style)
+
+
+def _about(notes: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return card("What was assumed", "", "", f"<ul>{items}</ul>") if notes else ""
 
 
 def _lead(run: ShownRun) -> str:
@@ -107,52 +84,102 @@ def _pareto(runs: Sequence[ShownRun]) -> str:
     ]
     if not points:
         return ""
-    right = max(1.5, *(over for over, _, _ in points)) * 1.05
-    low = max(0.0, min(attained for _, attained, _ in points) - 2)
-    parts = [*_axis_x(right), *_axis_y(low)]
+    note = (
+        "Requests within the SLO, in %, over GPU-hours / oracle: up and left is better. The oracle is a lower bound "
+        "for what always meets the demand; left of 1 (dashed) a fleet was too small at times."
+    )
+    return card("Attainment over cost", note, "", pareto(points))
+
+
+def pareto(
+    points: Sequence[tuple[float, float, str]], lines: Mapping[str, Sequence[tuple[float, float]]] | None = None
+) -> str:
+    """Points of (GPU-hours / oracle, attainment in %, name) as SVG; `lines` between such, by their CSS class."""
+    lines = lines or {}
+    plane = Plane.around([*((over, attained) for over, attained, _ in points), *chain.from_iterable(lines.values())])
+    parts = [*plane.axes()]
+    for css, through in lines.items():
+        corners = " ".join(f"{plane.x(over):.1f},{plane.y(attained):.1f}" for over, attained in through)
+        parts.append(f'<polyline class="line {css}" points="{corners}"/>')
+    placed: dict[tuple[int, int], list[str]] = {}
     for over, attained, name in points:
-        x, y = _x(over, right), _y(attained, low)
+        x, y = plane.x(over), plane.y(attained)
         label = escape(f"{name}: {attained:.2f} % at {over:.2f}")
         parts.append(f'<circle class="dot decode" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{label}</title></circle>')
-        parts.append(_named(x, y, name))
-    svg = f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="attainment over cost">{"".join(parts)}</svg>'
-    note = (
-        "Attainment in % over GPU-hours / oracle, a lower bound of what always meets the demand: up and left is better."
+        placed.setdefault((round(x / 4), round(y / 4)), []).append(name)
+    parts += _names([(4.0 * x, 4.0 * y, ", ".join(names)) for (x, y), names in placed.items()])
+    return (
+        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="attainment over cost">{"".join(parts)}</svg>'
     )
-    return card("Attainment over cost", note, "", svg)
 
 
-def _named(x: float, y: float, name: str) -> str:
-    """A point's name, on the side where there is room."""
-    anchor, shift = ("end", -7) if x > 0.75 * WIDTH else ("start", 7)
-    style = f"text-anchor:{anchor}"
-    return f'<text class="tick y" style="{style}" x="{x + shift:.1f}" y="{y + 3:.1f}">{escape(name)}</text>'
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where a cost and an attainment are, in a picture that shows little beside the points."""
+
+    left: float
+    right: float
+    low: float
+    step_x: float
+    step_y: float
+
+    @classmethod
+    def around(cls, points: Sequence[tuple[float, float]]) -> Plane:
+        """For these points and for 1 and 100 %."""
+        costs, shares = [1.0, *(x for x, _ in points)], [100.0, *(y for _, y in points)]
+        step_x, step_y = nice_step(max(0.2, max(costs) - min(costs))), nice_step(max(0.2, 100 - min(shares)))
+        left = max(0.0, math.floor(min(costs) / step_x - 0.2) * step_x)
+        right = math.ceil(max(costs) / step_x + 0.2) * step_x
+        return cls(left, right, max(0.0, 100 - math.ceil((100 - min(shares)) / step_y + 0.2) * step_y), step_x, step_y)
+
+    def x(self, cost: float) -> float:
+        """Where a cost is."""
+        return LEFT + (WIDTH - LEFT - RIGHT) * (cost - self.left) / (self.right - self.left)
+
+    def y(self, share: float) -> float:
+        """Where an attainment in % is."""
+        return TOP + (HEIGHT - TOP - BOTTOM) * (100 - share) / (100 - self.low)
+
+    def axes(self) -> Iterator[str]:
+        """Grid, numbers, names, and the oracle's cost."""
+        bottom = self.y(self.low)
+        for number in range(round((100 - self.low) / self.step_y) + 1):
+            share = self.low + number * self.step_y
+            y = self.y(share)
+            yield f'<line class="grid" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            yield f'<text class="tick y" x="{LEFT - 6:g}" y="{y + 3.5:.1f}">{share:.10g}</text>'
+        for number in range(round((self.right - self.left) / self.step_x) + 1):
+            cost = self.left + number * self.step_x
+            yield f'<text class="tick x" x="{self.x(cost):.1f}" y="{bottom + 15:.1f}">{cost:.10g}</text>'
+        one = self.x(1.0)
+        yield f'<line class="line fixed" x1="{one:.1f}" x2="{one:.1f}" y1="{TOP:g}" y2="{bottom:.1f}"/>'
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        yield f'<text class="tick x" x="{middle:.1f}" y="{HEIGHT - 4:g}">GPU-hours / oracle</text>'
+        yield f'<text class="unit" transform="translate(12,{(TOP + bottom) / 2:.1f}) rotate(-90)">attained %</text>'
 
 
-def _axis_x(right: float) -> list[str]:
-    step = nice_step(right)
-    marks = [number * step for number in range(int(right / step) + 1)]
-    return [f'<text class="tick x" x="{_x(mark, right):.1f}" y="{HEIGHT - 16:g}">{mark:g}</text>' for mark in marks]
-
-
-def _axis_y(low: float) -> list[str]:
-    parts = []
-    step = nice_step(100 - low)
-    for number in range(int(100 / step) + 1):
-        value = number * step
-        if value >= low:
-            y = _y(value, low)
-            parts.append(f'<line class="grid" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text class="tick y" x="{LEFT - 6:g}" y="{y + 3.5:.1f}">{value:g}</text>')
-    return parts
-
-
-def _x(value: float, right: float) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * value / right
-
-
-def _y(value: float, low: float) -> float:
-    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / (100 - low))
+def _names(points: Sequence[tuple[float, float, str]]) -> Iterator[str]:
+    """Names beside their points, on the side where there is room, each where no other is."""
+    taken = [(x - 5, x + 5, y) for x, y, _ in points]
+    for x, y, name in sorted(points):
+        width = LETTER * len(name)
+        is_left = x + 8 + width > WIDTH - RIGHT
+        begin = x - 8 - width if is_left else x + 8
+        at_y = next(
+            (
+                y + shift
+                for shift in SHIFTS
+                if TOP - 8 <= y + shift < HEIGHT - BOTTOM + 4
+                and not any(
+                    abs(y + shift - other_y) < 12 and begin < to and begin + width > at for at, to, other_y in taken
+                )
+            ),
+            y,
+        )
+        taken.append((begin, begin + width, at_y))
+        anchor = "end" if is_left else "start"
+        edge = x - 8 if is_left else x + 8
+        yield f'<text style="text-anchor:{anchor}" x="{edge:.1f}" y="{at_y + 3.5:.1f}">{escape(name)}</text>'
 
 
 def _load(run: ShownRun) -> str:
@@ -166,7 +193,7 @@ def _load(run: ShownRun) -> str:
     ):
         points = _points(series, [count / series["width_s"] for count in series[key]])
         chart = Chart(end_s, max(value for _, value in points) or 1.0, unit, unit, height=112)
-        chart.phases(run.spans, named=not charts)
+        chart.phases(run.spans, named=not charts and len(run.spans) > 1)
         chart.area(points, css)
         chart.line(points, css)
         charts.append(chart.svg())
@@ -190,41 +217,7 @@ def _missed(run: ShownRun) -> str:
     return chart.svg()
 
 
-def _groups(run: ShownRun) -> str:
-    end_s = run.summary["window_s"]
-    top = max((row.ready + row.starting + row.draining for row in run.fleet), default=1)
-    charts: list[str] = []
-    for role in ("prefill", "decode"):
-        chart = Chart(end_s, top, f"{role} groups", f"{role} groups of {run.name} over time", whole=True)
-        chart.phases(run.spans, named=not charts)
-        steps = _lasting([row for row in run.fleet if row.role == role], end_s)
-        chart.blocks([(row.t_s, end, 0, row.ready, "") for row, end in steps], f"{role} ready")
-        starting = [(row.t_s, end, row.ready, row.ready + row.starting, "") for row, end in steps]
-        chart.blocks(starting, f"{role} starting")
-        paid = [(row.t_s, end, row.ready + row.starting, _paid(row), "") for row, end in steps]
-        chart.blocks(paid, f"{role} draining")
-        charts.append(chart.svg())
-    legend = legend_of(
-        ("c-prefill", "prefill, ready"),
-        ("c-prefill-soft", "starting"),
-        ("c-decode", "decode, ready"),
-        ("c-decode-soft", "starting"),
-        ("c-drain", "draining"),
-    )
+def _groups(run: ShownRun, top: int) -> str:
+    charts = group_charts(run.fleet, run.summary["window_s"], run.spans, top)
     note = "Everything that is coloured is paid for. Below: the share of requests that missed, by their arrival."
-    return card(f"Groups: {run.name}", note, legend, "".join((*charts, _missed(run))))
-
-
-def _paid(row: Row) -> int:
-    return row.ready + row.starting + row.draining
-
-
-def _lasting(rows: Sequence[Row], end_s: float) -> list[tuple[Row, float]]:
-    """Rows with their ends, the last one of each pixel."""
-    width_s = end_s / _PIXELS
-    kept: list[Row] = []
-    for row in rows:
-        if kept and int(max(row.t_s, 0.0) / width_s) == int(max(kept[-1].t_s, 0.0) / width_s):
-            kept.pop()
-        kept.append(row)
-    return list(zip(kept, [*(row.t_s for row in kept[1:]), end_s], strict=True)) if kept else []
+    return card(f"Groups: {run.name}", note, "", charts + _missed(run))

@@ -23,7 +23,7 @@ from simulator.policies.view import Service, TrafficMeter, current, in_router, v
 
 KV_THRESHOLD = 0.8
 LEAST_THRESHOLD_S = 0.1
-GUIDE = Behaviour(Direction(0.0, (Rate("groups", 1, 180.0),)), Direction(300.0, (Rate("groups", 1, 300.0),)))
+GUIDE = Behaviour(Direction(0.0, (Rate("Groups", 1, 180.0),)), Direction(300.0, (Rate("Groups", 1, 300.0),)))
 
 
 @dataclass(slots=True)

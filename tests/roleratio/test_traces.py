@@ -43,9 +43,10 @@ def test_mooncake_milliseconds_become_seconds() -> None:
     assert trace.span_s == 3.0
 
 
-def test_lines_out_of_order_are_sorted_and_empty_ones_passed_over() -> None:
+def test_empty_lines_are_passed_over_and_equal_times_kept() -> None:
     lines = MOONCAKE.splitlines()
-    assert traces.parse([lines[1], "", lines[0]], "m.jsonl") == traces.parse(lines, "m.jsonl")
+    assert traces.parse([lines[0], "", lines[1]], "m.jsonl") == traces.parse(lines, "m.jsonl")
+    assert [one.at_s for one in traces.parse([lines[0], lines[0]], "m.jsonl").arrivals] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -77,6 +78,7 @@ def test_window_and_speed() -> None:
         (AZURE + "yesterday,12,3\n", ["line 5", "'yesterday'", "not a date"]),
         (AZURE + "2023-11-16 18:19:00,-4,3\n", ["line 5", "ContextTokens '-4'", "at least 1"]),
         (AZURE + "2023-11-16 18:19:00,4,many\n", ["line 5", "GeneratedTokens 'many'"]),
+        (AZURE + "\n2023-11-16 18:18:02.9799600,4,3\n", ["line 6", "1 s before the line above", "sort it by time"]),
         (MOONCAKE + "{\n", ["line 3", "not JSON"]),
         (MOONCAKE + "[1]\n", ["line 3", "expected a JSON object"]),
         (MOONCAKE + '{"timestamp": 1, "input_length": 5}\n', ["line 3", "no field 'output_length'"]),

@@ -33,8 +33,8 @@ SMALL: dict[str, Any] = {
     "autoscaler": {
         "profile": "qwen3-32b-a100-tp2",
         "gpuBudget": 16,
-        "prefill": {"maxGroups": 6, "scaleDownStabilizationS": 15, "coldStartS": 6},
-        "decode": {"maxGroups": 6, "scaleDownStabilizationS": 15, "coldStartS": 6, "maxNumSeqs": 16},
+        "prefill": {"maxGroups": 6, "scaleDown": {"stabilizationS": 15}, "coldStartS": 6},
+        "decode": {"maxGroups": 6, "scaleDown": {"stabilizationS": 15}, "coldStartS": 6, "maxNumSeqs": 16},
         "metrics": {"windowS": 10, "scrapeTimeoutS": 0.8},
         "syncPeriodS": 1,
     },

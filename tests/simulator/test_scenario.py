@@ -44,8 +44,11 @@ def test_all_mistakes_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"load": {}}, "expected exactly one of demo, trace, servegen and clients"),
-        ({"load": {"demo": True, "trace": {"file": "x"}}}, "expected exactly one of demo, trace, servegen and clients"),
+        ({"load": {}}, "expected exactly one of demo, trace, servegen, measured and clients"),
+        (
+            {"load": {"demo": True, "trace": {"file": "x"}}},
+            "expected exactly one of demo, trace, servegen, measured and clients",
+        ),
         ({"load": {"demo": True, "phases": [{"name": "a", "share": 1}]}}, "phases are of clients"),
         (
             {"load__clients": [{"prompt": {"mean": 1}, "output": {"mean": 1}}]},

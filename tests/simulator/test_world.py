@@ -96,12 +96,12 @@ def test_both_roles_grow_under_load_and_shrink_after_it_without_loss() -> None:
 
 
 def test_the_simulated_demo_agrees_with_the_real_one() -> None:
-    """Of the real one the README says: 758 requests, 94.6 to 94.8 % attained, at most 4 + 5 groups, 0.654 GPU-hours."""
+    """Of the real one the README says: 758 requests, some 94 % attained, at most 6 + 5 groups, 0.77 GPU-hours."""
     said = Prepared(find_scenario("demo")).run("ours", 7).summary()
     assert said["requests"] == said["requests_ok"] == 758
-    assert said["slo_attainment"] == pytest.approx(0.947, abs=0.01)
-    assert said["max_groups"] == {"prefill": 4, "decode": 5}
-    assert said["gpu_hours_total"] == pytest.approx(0.654, rel=0.03)
+    assert said["slo_attainment"] == pytest.approx(0.94, abs=0.01)
+    assert said["max_groups"] == {"prefill": 6, "decode": 5}
+    assert said["gpu_hours_total"] == pytest.approx(0.77, rel=0.03)
 
 
 def test_a_group_costs_from_when_it_is_asked_for_until_its_drain_ends() -> None:
