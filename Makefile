@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+REFEREE := .venv-dynosim
+PEERS  := .venv-bench
 ARGS   ?=
 
-.PHONY: help venv demo test checked check controlplane bench dashboards clean
+.PHONY: help venv demo test checked check controlplane bench dynosim-env bench-referee bench-forecast dashboards clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,9 +41,30 @@ controlplane: venv  ## build the Kubernetes control plane that tests run (once, 
 bench: venv  ## measure the sizes and speeds that the README claims
 	$(BIN)/python -m benchmarks $(ARGS)
 
+dynosim-env: $(REFEREE)/.ready  ## install Dynamo's simulator and planner beside ours (.venv-dynosim, 1.4 GB)
+
+# The simulator without its own dependencies, which would bring an engine: pip's warning of conflicts is about them.
+$(REFEREE)/.ready: benchmarks/dynosim/simulator.txt benchmarks/dynosim/planner.txt | $(VENV)/.ready
+	$(BIN)/python -m venv $(REFEREE)
+	$(REFEREE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/dynosim/simulator.txt
+	$(REFEREE)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/dynosim/planner.txt
+	@touch $@
+
+bench-referee: venv dynosim-env  ## policies in Dynamo's own simulator; hours, goes on where it was (ARGS="sine --jobs 2")
+	$(BIN)/python -m benchmarks.dynosim $(ARGS)
+
+# Peers of the forecaster want an environment of their own: what they pin must not reach ours.
+$(PEERS)/.ready: pyproject.toml | $(VENV)/.ready
+	$(BIN)/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+bench-forecast: venv $(PEERS)/.ready  ## forecasts by ours and by its peers, all on the same origins (ARGS="--data FILE --json OUT")
+	$(PEERS)/bin/python -m benchmarks.forecast --cache $(PEERS)/forecasts $(ARGS)
+
 dashboards: venv  ## write dashboards/service.json and engines.yaml again, from panels.py and the tables of pages
 	$(BIN)/python -m dashboards.build
 	$(BIN)/python -m dashboards.engines
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(REFEREE) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

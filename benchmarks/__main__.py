@@ -39,7 +39,10 @@ NAMES = (
     "fidelity",
     "simulator_speed",
     "fleet_speed",
+    "decisions",
     "sizing",
+    "forecast_speed",
+    "fleet_ticks",
 )
 
 

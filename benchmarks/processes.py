@@ -20,16 +20,13 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.errors import BenchmarkError as BenchmarkError
 from localcluster.agent.child import Child
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_LIMIT_S = 15.0
 POLL_S = 0.005
 MB = 1e6
-
-
-class BenchmarkError(Exception):
-    """Nothing could be measured; one line says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.processes import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 
 def shared(path: str) -> Path:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import localcluster, metrics_pages, prometheus, rest, scheduler, streaming, tick
+from benchmarks import fleet_ticks, localcluster, metrics_pages, prometheus, rest, scheduler, streaming, tick
 from benchmarks.figure import Claim, Figure, figure, table
 from benchmarks.processes import BenchmarkError, Processes
 from tests.dashboards.conftest import required
@@ -20,6 +20,9 @@ TINY: dict[str, Callable[[], list[Figure]]] = {
     "metrics_pages": lambda: metrics_pages.measure(metrics_pages.Sizes(pages=3, fleet=2)),
     "prometheus": lambda: prometheus.measure(prometheus.Sizes(pods=2, reads=2)),
     "rest": lambda: rest.measure(rest.Sizes(settle_s=0, rest_s=1)),
+    "fleet_ticks": lambda: fleet_ticks.measure(
+        fleet_ticks.Sizes(services=(2, 3), rounds=2, history_s=60, lives=2),
+    ),
     "scheduler": lambda: scheduler.measure(
         scheduler.Sizes(nodes=6, gpus_per_node=8, services=2, groups=3, repeats=2),
     ),
@@ -114,6 +117,11 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(
     said = capsys.readouterr().err
     assert (code, said.count("\n")) == (2, 1)
     assert line in said
+
+
+def test_a_fleet_that_comes_to_no_decisions_is_an_error_and_no_figure() -> None:
+    with pytest.raises(BenchmarkError, match=r"2 services: fleet_ticks: 2 of 2 services have no size in the end"):
+        fleet_ticks.measure(fleet_ticks.Sizes(services=(2,), rounds=1, history_s=0, lives=2))
 
 
 async def test_a_process_that_ends_is_an_error_that_quotes_it() -> None:
