@@ -92,7 +92,7 @@ def _demand(role: str, tokens: str) -> Panel:
     return Panel(
         f"Demand for {role}",
         f"Offered work: {tokens} per second, measured at arrival. The forecast drawn now is for one cold start "
-        "from now: its median, and the quantile that the role is sized for.",
+        "from now: what is expected (q0.5), and what covers the wanted share of the work, for which the role is sized.",
         (
             Query(controller("demand_tokens_per_second", role=role), "offered"),
             Query(controller("forecast_tokens_per_second", "quantile", role=role), "forecast q{{quantile}}"),
