@@ -372,13 +372,17 @@ class Settings(Model):
 
 def load_settings(path: Path) -> Settings:
     """Read FILE. Raises UserError with one line per problem: key, value, what was expected, remedy."""
+    return parse_settings(read_yaml(path, f"settings file {path}"), str(path))
+
+
+def read_yaml(path: Path, source: str) -> Any:
+    """What a YAML file holds; `source` names it in errors. Raises UserError."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"settings file {path}: cannot be read: {error.strerror}; give an existing file") from error
+        raise UserError(f"{source}: cannot be read: {error.strerror}; give an existing file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"settings file {path}: not YAML: {' '.join(str(error).split())}") from error
-    return parse_settings(data, str(path))
+        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def parse_settings(data: Any, source: str) -> Settings:

@@ -15,9 +15,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from autoscaler.errors import UserError
+from autoscaler.settings import read_yaml
 from perfmodel.profile import Profile, ProfileError, load_profile
 from policies.model import ROLES
 from roleratio import measured, traces, workload
@@ -51,13 +50,7 @@ def find_scenario(name: str) -> Path:
 
 def load_scenario(path: Path) -> Scenario:
     """Read a scenario file. Raises UserError with one line per problem."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"scenario {path}: cannot be read: {error.strerror}; give an existing file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"scenario {path}: not YAML: {' '.join(str(error).split())}") from error
-    return parse_scenario(data, f"scenario {path}")
+    return parse_scenario(read_yaml(path, f"scenario {path}"), f"scenario {path}")
 
 
 def streams(seed: int) -> Streams:

@@ -23,7 +23,7 @@ from benchmarks.decisions.pages import render
 from benchmarks.decisions.plan import NEEDS, QUICK, SCENARIOS, Key, Part, parts
 from benchmarks.decisions.runs import Finished, Row
 from benchmarks.decisions.score import outcome, text
-from benchmarks.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError, whole_number
 from benchmarks.shared import shared
 from roleratio.cli import Parser
 
@@ -104,21 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     add("scenarios", nargs="*", metavar="SCENARIO", help=f"shipped or a YAML file (default: {', '.join(SCENARIOS)})")
     add("--traces", type=Path, metavar="DIR", help="where the traces are (default: the shared material's)")
     add("--policy", action="append", metavar="P", help="a kind (ours, static, dynamo) or exactly one; may be repeated")
-    add("--seed", action="append", type=_whole, metavar="N", help="default: the scenario's; may be repeated")
+    add("--seed", action="append", type=whole_number, metavar="N", help="default: the scenario's; may be repeated")
     add(
-        "--jobs", type=_whole, default=os.cpu_count() or 1, metavar="N", help="runs at once (default: as many as cores)"
+        "--jobs",
+        type=whole_number,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="runs at once (default: as many as cores)",
     )
     add("--out", type=Path, default=Path("out-decisions"), metavar="DIR", help="default: out-decisions")
     add("--quick", action="store_true", help="short stretches and few fixed sizes: a minute or two")
-    add("--limit-s", type=_whole, metavar="S", help="begin no run after so many seconds; the next call goes on")
+    add("--limit-s", type=whole_number, metavar="S", help="begin no run after so many seconds; the next call goes on")
     add("--again", action="store_true", help="also run what other sources made")
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

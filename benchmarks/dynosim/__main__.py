@@ -17,7 +17,8 @@ from autoscaler.errors import UserError
 from benchmarks.dynosim import outcome, roster
 from benchmarks.dynosim.runs import Bench, Row, Run
 from benchmarks.dynosim.scenarios import SCENARIOS
-from benchmarks.processes import ROOT, BenchmarkError
+from benchmarks.errors import BenchmarkError, whole_number
+from benchmarks.processes import ROOT
 from roleratio.cli import Parser
 
 DEFAULT = ("ours", "oracle", "oracle:1.2", *(f"planner:{name}" for name in roster.PLANNERS))
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", action="append", type=int, metavar="N", help="of the traces; again for more (default: 1)"
     )
-    parser.add_argument("--jobs", type=_whole, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument("--jobs", type=whole_number, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("out-referee"), metavar="DIR", help="default: out-referee")
     parser.add_argument("--again", action="store_true", help="also run what is finished")
     parser.add_argument("--reports", action="store_true", help="also write what each policy saw and answered")
@@ -97,12 +98,6 @@ def _known(name: str) -> str:
     if name not in SCENARIOS:
         raise argparse.ArgumentTypeError(f"{name!r}: expected one of {', '.join(SCENARIOS)}")
     return name
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoscaler.errors import UserError
-from autoscaler.settings import Settings, parse_settings, problem_line
+from autoscaler.settings import Settings, parse_settings, problem_line, read_yaml
 from perfmodel.convert import Cells, Limits, Measured, convert
 from perfmodel.profile import Profile, ProfileError, parse_profile
 from policies.model import Pair, Role
@@ -225,12 +224,7 @@ def _part(spec: Any, key: str) -> dict[str, Any]:
 def _spec(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"settings file {path}: cannot be read: {error.strerror}; give an existing file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"settings file {path}: not YAML: {' '.join(str(error).split())}") from error
+    raw = read_yaml(path, f"settings file {path}")
     spec = raw.get("spec") if isinstance(raw, Mapping) and "spec" in raw else raw
     if spec is None:
         return {}
