@@ -6,7 +6,7 @@ REFEREE := .venv-dynosim
 PEERS  := .venv-bench
 ARGS   ?=
 
-.PHONY: help venv demo test checked check controlplane bench dynosim-env bench-referee bench-forecast dashboards clean
+.PHONY: help venv demo test checked check controlplane bench bench-scheduler dynosim-env bench-referee bench-forecast dashboards clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,8 +38,11 @@ check: venv  ## style, types and import contracts
 controlplane: venv  ## build the Kubernetes control plane that tests run (once, minutes)
 	@$(BIN)/python tests/controlplane/build.py
 
-bench: venv  ## measure the sizes and speeds that the README claims
+bench: venv controlplane  ## measure the sizes and speeds that the README claims
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-scheduler: venv controlplane  ## the gang scheduler alone, and beside kube-scheduler on a real control plane
+	$(BIN)/python -m benchmarks scheduler scheduler_core gang_binding $(ARGS)
 
 dynosim-env: $(REFEREE)/.ready  ## install Dynamo's simulator and planner beside ours (.venv-dynosim, 1.4 GB)
 

@@ -33,6 +33,8 @@ NAMES = (
     "streaming",
     "tick",
     "scheduler",
+    "scheduler_core",
+    "gang_binding",
     "metrics_pages",
     "prometheus",
     "rest",

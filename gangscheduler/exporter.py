@@ -9,14 +9,15 @@ Rules:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections import Counter as Counts
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from gangscheduler.model import Verdicts
+from gangscheduler.model import Reason, Verdicts
 
 _CYCLE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 GROUP_LABELS = ("target_namespace", "target_service", "podgroup", "role")
@@ -37,6 +38,9 @@ class State(Protocol):
     def leads(self) -> bool:
         """Whether it may bind."""
 
+    def largest(self) -> Iterable[tuple[str, str, int]]:
+        """(shape, level, pods): the largest group of a shape that one domain of the level still holds."""
+
 
 class Exporter:
     """The metrics, and the last verdicts as JSON."""
@@ -50,6 +54,12 @@ class Exporter:
         self.cycle_s = Histogram(
             f"{name}_cycle_seconds",
             "Time of a cycle without its bindings.",
+            buckets=_CYCLE_BUCKETS_S,
+            registry=registry,
+        )
+        self.placement_s = Histogram(
+            f"{name}_placement_seconds",
+            "Time of the pure part of a cycle: order and place.",
             buckets=_CYCLE_BUCKETS_S,
             registry=registry,
         )
@@ -70,6 +80,15 @@ class Exporter:
             (*GROUP_LABELS, "reason", "limiting_resource"),
             registry=registry,
         )
+        self._largest = Gauge(
+            f"{name}_largest_group_pods",
+            "Pods of a shape that one domain of a level still takes together.",
+            ("shape", "level"),
+            registry=registry,
+        )
+        self._waiting_groups = Gauge(
+            f"{name}_waiting_groups", "Groups of which something waits, by reason.", ("reason",), registry=registry
+        )
         self._waiting = Gauge(
             f"{name}_waiting_pods", "Pods that wait for a place, by reason.", ("reason",), registry=registry
         )
@@ -80,6 +99,9 @@ class Exporter:
         self._groups.clear()
         self._verdict.clear()
         self._waiting.clear()
+        self._waiting_groups.clear()
+        for reason, count in Counts(group.reason for group in verdicts.groups if group.reason != Reason.FITS).items():
+            self._waiting_groups.labels(str(reason)).set(count)
         for group in verdicts.groups:
             states = {
                 "desired": group.desired,
@@ -96,9 +118,10 @@ class Exporter:
             self._waiting.labels(str(waiting.reason)).inc()
 
     @asynccontextmanager
-    async def serve(self, host: str, port: int) -> AsyncIterator[None]:
-        """Serve while the context is open."""
+    async def serve(self, host: str, port: int, routes: Iterable[web.RouteDef] = ()) -> AsyncIterator[None]:
+        """Serve these pages and more `routes` while the context is open."""
         app = web.Application()
+        app.router.add_routes(routes)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -112,6 +135,9 @@ class Exporter:
             await runner.cleanup()
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        self._largest.clear()
+        for shape, level, pods in self._state.largest():
+            self._largest.labels(shape, level).set(pods)
         return web.Response(body=generate_latest(self._registry), content_type="text/plain", charset="utf-8")
 
     async def _healthz(self, request: web.Request) -> web.Response:

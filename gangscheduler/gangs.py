@@ -2,7 +2,7 @@
 
 Rules:
 1. Pods of one PodGroup with equal group key are one TP group; it can be placed only when all its pods exist.
-2. Terminating pods belong to nothing any more; they only hold resources (see ledger.py).
+2. Terminating pods belong to nothing any more; they only hold resources (see cluster.py).
 3. The shape of a TP group comes from its pods, else from the PodGroup's annotations, else it is unknown.
 """
 
@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from gangscheduler.ledger import tightness, total_of
-from gangscheduler.model import Group, Pod, PodShape, Snapshot, Template, Toleration
+from gangscheduler.model import Group, Pod, PodShape, Reason, Snapshot, Template, Toleration
 from kubeapi import names
 
 ANYWHERE = (Toleration("", "Exists", "", ""),)
@@ -41,7 +40,12 @@ class TpGroup:
     @cached_property
     def pending(self) -> tuple[Pod, ...]:
         """Members that we may place."""
-        return tuple(pod for pod in self.pods if not pod.node and pod.ours and not pod.gated and not pod.unsupported)
+        return tuple(pod for pod in self.wanting if not pod.unsupported and not pod.resting)
+
+    @property
+    def wanting(self) -> tuple[Pod, ...]:
+        """Members without a node that are ours to place, now or later."""
+        return tuple(pod for pod in self.pods if not pod.node and pod.ours and not pod.gated)
 
     @property
     def running(self) -> bool:
@@ -70,11 +74,6 @@ class TpGroup:
         first = self.pods[0]
         priority = max(pod.priority for pod in self.pods)
         return not self.bound, -priority, first.order, first.created_s, self.key
-
-    @cached_property
-    def need(self) -> tuple[int, int, int]:
-        """How much it still needs: devices, cpu, memory."""
-        return tightness(total_of(self.template))
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class Gang:
     @property
     def missing_pods(self) -> int:
         """How many pods are bound too few for the minimum."""
-        return max(0, self.group.min_count - self.bound_pods)
+        return max(0, self.group.min_count - self.group.fulfilled - self.bound_pods)
 
     @cached_property
     def waiting(self) -> tuple[TpGroup, ...]:
@@ -128,9 +127,51 @@ class Gang:
         return tuple(sorted(found, key=lambda tp_group: tp_group.urgency))
 
     @cached_property
+    def by_urgency(self) -> tuple[TpGroup, ...]:
+        """TP groups that have pods, the most urgent first."""
+        found = [tp_group for tp_group in self.tp_groups if tp_group.pods]
+        return tuple(sorted(found, key=lambda tp_group: tp_group.urgency))
+
+    @cached_property
+    def of_tp_groups(self) -> bool:
+        """Whether its pods are bound together in TP groups, or by wishes of every TP group."""
+        each = self.group.each_required_level or self.group.each_preferred_level
+        return bool(self.tp_groups and each) or any(one.size > 1 or len(one.pods) > 1 for one in self.tp_groups)
+
+    @cached_property
+    def least(self) -> int:
+        """The minimum in TP groups, as these are: those that run, and the most urgent ones for the pods it lacks."""
+        missing, needed = self.missing_pods, self.running
+        if not missing:
+            return min(self.running, self.floor)
+        for tp_group in self.waiting:
+            if missing <= 0:
+                return needed
+            needed += 1
+            missing -= len(tp_group.pending)
+        size = len(self.shape) if self.shape else 1
+        return needed + max(0, -(-missing // size))
+
+    @cached_property
     def unsupported(self) -> bool:
         """Whether a pod asks for what we do not do."""
         return any(pod.unsupported and not pod.node for pod in self._pods)
+
+    @property
+    def resting(self) -> bool:
+        """Whether a binding of it was refused just now."""
+        return any(pod.resting and not pod.node for pod in self._pods)
+
+    @property
+    def idle(self) -> Reason | None:
+        """Why pods of it wait that are not ready to be placed."""
+        if self.unsupported:
+            return Reason.UNSUPPORTED_CONSTRAINT
+        if self.resting:
+            return Reason.BINDING_REFUSED
+        if any(not one.running and not one.waiting and one.pods for one in self.tp_groups):
+            return Reason.INCOMPLETE_GROUP
+        return None
 
     @cached_property
     def shape(self) -> Template | None:
@@ -162,23 +203,23 @@ class Gang:
 
 def gangs_of(snapshot: Snapshot) -> tuple[Gang, ...]:
     """Every PodGroup with its pods, the most urgent minimum first. Linear, plus the sorting."""
-    members: dict[str, dict[str, list[Pod]]] = defaultdict(lambda: defaultdict(list))
+    members: dict[str, list[Pod]] = defaultdict(list)
     for pod in snapshot.pods:
-        members[pod.group][pod.tp_group].append(pod)
-    gangs = [
-        Gang(group, tuple(_tp_group(key, pods) for key, pods in sorted(members[group.key].items())))
-        for group in snapshot.groups
-    ]
+        members[pod.group].append(pod)
+    gangs = [gang_of(group, members.get(group.key, ())) for group in snapshot.groups]
     return tuple(sorted(gangs, key=lambda gang: gang.urgency))
 
 
-def alone(snapshot: Snapshot) -> tuple[TpGroup, ...]:
-    """Our pending pods without a PodGroup, each a TP group of one, the most urgent first."""
-    found = (_tp_group(pod.key, [pod]) for pod in snapshot.pods if not pod.group and not pod.terminating)
-    return tuple(sorted((one for one in found if one.waiting), key=lambda one: one.urgency))
+def gang_of(group: Group, pods: Iterable[Pod]) -> Gang:
+    """A group with its pods."""
+    members: dict[str, list[Pod]] = defaultdict(list)
+    for pod in pods:
+        members[pod.tp_group].append(pod)
+    return Gang(group, tuple(tp_group_of(key, members[key]) for key in sorted(members)))
 
 
-def _tp_group(key: str, pods: list[Pod]) -> TpGroup:
+def tp_group_of(key: str, pods: Iterable[Pod]) -> TpGroup:
+    """The TP group of these pods."""
     pods = sorted(pods, key=lambda pod: (pod.order, pod.key))
     return TpGroup(
         key,

@@ -1,12 +1,15 @@
 """The scheduler process: watch, snapshot, order, place, assume, bind and report.
 
 Rules:
-1. One cycle at a time; it wakes on a change, after a short pause that lets related changes arrive.
-2. A pod that was bound counts on its node until the watch shows it there or gone.
-3. A binding that fails is forgotten with every other failed one of its TP group; the next wake decides anew.
+1. One cycle at a time; it wakes on a change that a decision could depend on (view.py), after a short pause that lets
+   related changes arrive, and when a rest after a refusal ends.
+2. A cycle waits for none of its consequences: what it binds is assumed, bindings (bind.py) and words (report.py) are
+   under way while the next one decides.
+3. A binding that fails is forgotten with what is left of its gang, and the gang rests, longer each time.
 4. Without a fresh view of nodes, pods and PodGroups nothing is bound. A server without PodGroups has none.
 5. With a Lease, only its holder decides, and the client's fence stops the writes of one that has just lost it.
-6. What has been half-bound for UNDO_AFTER_S and has never started gives its places back (undo.py).
+6. What has been half-bound for UNDO_AFTER_S and has never started gives its places back (undo.py); at once when a node
+   has refused a part of it.
 """
 
 from __future__ import annotations
@@ -14,23 +17,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
+from gangscheduler.ask import Questions
+from gangscheduler.bind import Binder, Outcome
+from gangscheduler.core import Core
 from gangscheduler.exporter import Exporter
-from gangscheduler.model import Binding, Pod, Reason, Snapshot, Verdicts
-from gangscheduler.place import place
+from gangscheduler.fragmentation import label, largest, shapes_of
+from gangscheduler.layout import unit_of
+from gangscheduler.model import LEVELS, Binding, Choice, Pod, Reason, Snapshot, Verdict, Verdicts
+from gangscheduler.recorder import Recorder
 from gangscheduler.report import Reporter
-from gangscheduler.snapshot import build
+from gangscheduler.slim import slim_node, slim_pod
 from gangscheduler.undo import stuck
+from gangscheduler.view import ANY_NODE, View
 from kubeapi import kinds, names
 from kubeapi.cache import Cache
 from kubeapi.client import KubeClient, Object, WatchEvent
 from kubeapi.config import Config
 from kubeapi.discovery import why_not_served
-from kubeapi.errors import ApiError, Conflict, NotFound
+from kubeapi.errors import ApiError, NotFound, NotLeader
 from kubeapi.lease import Lease, own_identity
-from kubeapi.retry import Backoff
 
 log = logging.getLogger("gangscheduler")
 
@@ -48,10 +58,15 @@ async def run(
     http_port: int | None = None,
     lease_namespace: str | None = None,
     undo_after_s: float = UNDO_AFTER_S,
+    levels: tuple[str, ...] = LEVELS,
+    choice: Choice = Choice.PACK,
+    record: Path | None = None,
 ) -> None:
     """Schedule until cancelled. Raises OSError when the HTTP port is taken.
 
-    With `lease_namespace` only while it holds the Lease there that has the scheduler's name.
+    With `lease_namespace` only while it holds the Lease there that has the scheduler's name. `levels`: topology levels
+    as node labels, outermost first. `choice`: which domain, where several hold a group. `record`: where to keep
+    decisions.
     """
     async with AsyncExitStack() as stack:
         lease = None
@@ -60,63 +75,73 @@ async def run(
             lease = await stack.enter_async_context(Lease(elector, lease_namespace, scheduler_name, own_identity()))
         fence = None if lease is None else lambda: lease.is_leader
         client = await stack.enter_async_context(KubeClient(config, field_manager=names.MANAGER_SCHEDULER, fence=fence))
-        scheduler = Scheduler(client, scheduler_name, lease, undo_after_s=undo_after_s)
+        recorder = None if record is None else Recorder(record)
+        view = View(scheduler_name, levels, choice)
+        scheduler = Scheduler(client, view, lease, undo_after_s=undo_after_s, recorder=recorder)
         if http_port is not None:
-            await stack.enter_async_context(scheduler.exporter.serve(http_host, http_port))
+            routes = Questions(client, scheduler).routes()
+            await stack.enter_async_context(scheduler.exporter.serve(http_host, http_port, routes))
         await scheduler.run()
 
 
 class Scheduler:
-    """The caches, what is assumed, and the cycle over them."""
+    """The caches, the view that they feed, and the cycle over it."""
 
     def __init__(
         self,
         client: KubeClient,
-        scheduler_name: str,
+        view: View,
         lease: Lease | None = None,
         *,
         undo_after_s: float = UNDO_AFTER_S,
+        recorder: Recorder | None = None,
     ) -> None:
         self.exporter = Exporter(self)
+        self.view = view
+        self._core = Core()
+        self._recorder = recorder
+        self._decided = (Snapshot(0.0, (), (), ()), Verdicts())
+        self.binder = Binder(client, self)
         self._lease = lease
         self._undo_after_s = undo_after_s
         self._stuck_since_s: dict[tuple[str, frozenset[str]], float] = {}
-        self._backoff = Backoff(0.2, IDLE_S)
         self._turned_s = time.monotonic()
         self._client = client
-        self._scheduler_name = scheduler_name
         self._wake = asyncio.Event()
-        self._nodes = Cache(client, kinds.NODE, on_change=self._changed)
-        self._pods = Cache(client, kinds.POD, on_change=self._changed)
-        self._groups = Cache(client, kinds.PODGROUP, on_change=self._changed)
-        self.caches = (self._nodes, self._pods, self._groups)
-        self.assumed: dict[str, str] = {}
+        self._nodes = Cache(client, kinds.NODE, on_change=self._node_changed, slim=slim_node)
+        self._pods = Cache(client, kinds.POD, on_change=self._pod_changed, slim=slim_pod)
+        self._groups = Cache(client, kinds.PODGROUP, on_change=self._group_changed)
+        self._composites = Cache(client, kinds.COMPOSITE_PODGROUP, on_change=self._group_changed)
+        self.caches = (self._nodes, self._pods, self._groups, self._composites)
         self._reporter = Reporter(client)
         self._said_problem = ""
         self._no_podgroups = ""
 
     async def run(self) -> None:
         """Watch and decide until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for cache in self.caches:
-                tasks.create_task(cache.run())
-            if self._lease is not None:
-                tasks.create_task(self._wake_when_elected(self._lease))
-            while True:
-                self._turned_s = time.monotonic()
-                await self._woken()
-                if await self.cycle():
-                    self._backoff.reset()
-                else:
-                    await asyncio.sleep(self._backoff.next_s())
-                    self._wake.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for cache in self.caches:
+                    tasks.create_task(cache.run())
+                tasks.create_task(self._reporter.run())
+                if self._recorder is not None:
+                    tasks.create_task(self._recorder.run())
+                if self._lease is not None:
+                    tasks.create_task(self._wake_when_elected(self._lease))
+                while True:
+                    self._turned_s = time.monotonic()
+                    await self._woken()
+                    await self.cycle()
+        finally:
+            await self.binder.close()
 
     def problem(self) -> str:
         """Why nothing can be bound at present; empty when all is well, also while another one leads."""
         if self._lease is not None and self._lease.error is not None and not self._lease.is_leader:
             return f"cannot use the Lease: {self._lease.error}"
-        for cache, kind in zip(self.caches, (kinds.NODE, kinds.POD, kinds.PODGROUP), strict=True):
-            if cache is self._groups and self._has_no_podgroups():
+        watched = (kinds.NODE, kinds.POD, kinds.PODGROUP, kinds.COMPOSITE_PODGROUP)
+        for cache, kind in zip(self.caches, watched, strict=True):
+            if cache in (self._groups, self._composites) and _is_not_served(cache):
                 continue
             if cache.error is not None:
                 return f"cannot watch {kind.plural}: {cache.error}"
@@ -140,51 +165,124 @@ class Scheduler:
             return f"ok{known}"
         return f"ok, standing by: {self._lease.holder or 'nobody'} leads{known}"
 
+    def largest(self) -> Iterator[tuple[str, str, int]]:
+        """What of the shapes that gangs are made of still fits together, as of the last decision."""
+        snapshot, _ = self._decided
+        for shape in shapes_of(snapshot.pods):
+            for level, pods in largest(self._core.cluster, snapshot.levels, shape):
+                yield label(shape), level, pods
+
+    def seen(self) -> Snapshot:
+        """What is known now, with what is assumed."""
+        return self.view.snapshot(time.time())
+
+    def decided(self) -> tuple[Snapshot, Verdicts]:
+        """The last decision, and from what it was made."""
+        return self._decided
+
     async def _wake_when_elected(self, lease: Lease) -> None:
         while True:
             await lease.wait_leader()
             self._wake.set()
             await lease.lost.wait()
 
-    def _has_no_podgroups(self) -> bool:
-        return isinstance(self._groups.error, NotFound)
+    def _node_changed(self, event: WatchEvent) -> None:
+        self._wake_if(self.view.node(event.object, gone=event.type == "DELETED"))
 
-    def _changed(self, event: WatchEvent) -> None:
-        self._wake.set()
+    def _pod_changed(self, event: WatchEvent) -> None:
+        gone = event.type == "DELETED"
+        if gone:
+            self._reporter.forget(event.object["metadata"]["uid"])
+        self._wake_if(self.view.pod(event.object, time.time(), gone=gone))
+
+    def _group_changed(self, event: WatchEvent) -> None:
+        gone = event.type == "DELETED"
+        if gone:
+            self._reporter.forget(event.object["metadata"]["uid"])
+        self._wake_if(self.view.group(event.object, gone=gone))
+
+    def _wake_if(self, changed: bool) -> None:
+        if changed:
+            self._wake.set()
 
     async def _woken(self) -> None:
+        now_s = time.time()
+        due_s = self.view.due_s(now_s)
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(IDLE_S if due_s is None else min(IDLE_S, due_s - now_s)):
                 await self._wake.wait()
         except TimeoutError:
             return
         await asyncio.sleep(DEBOUNCE_S)
 
-    async def cycle(self) -> bool:
-        """One decision and its consequences. False: bindings failed in a way that calls for a pause."""
+    async def cycle(self) -> None:
+        """One decision; its consequences are under way when it returns."""
         self._wake.clear()
         # 1 watch: the caches are fresh and we lead, or nothing is decided
         await self._look_for_podgroups()
         if self._is_blind() or self._stands_by():
-            return True
+            return
         began_s, now_s = time.monotonic(), time.time()
         # 2 snapshot: what the watch shows, with what is assumed
-        snapshot, pods = self._snapshot(now_s)
+        snapshot = self.view.snapshot(now_s)
         # 3 order, 4 place: pure
-        verdicts = place(snapshot)
+        with self.exporter.placement_s.time():
+            verdicts = self._core.decide(snapshot)
+        self._decided = snapshot, verdicts
         # 5 assume: bound from now on
-        self.assumed |= {binding.uid: binding.node for binding in verdicts.bindings}
+        gangs = self._assume(snapshot, verdicts)
         self.exporter.show(verdicts)
         self.exporter.cycle_s.observe(time.monotonic() - began_s)
         # 6 bind and report
-        async with asyncio.TaskGroup() as tasks:
-            bound = [tasks.create_task(self._bind(binding, pods[binding.pod], now_s)) for binding in verdicts.bindings]
-        if self.leads():
-            await self._report(verdicts, pods, now_s)
-            # 7 undo what has been half-bound for too long
-            for name, members in self._overdue(snapshot, verdicts).items():
-                await self._undo(name, members, pods, now_s)
-        return all(task.result() for task in bound)
+        self.binder.start(gangs)
+        if self._recorder is not None:
+            self._recorder.note(snapshot, verdicts)
+        self._report(snapshot, verdicts, now_s)
+        # 7 undo what has been half-bound for too long
+        for name, members in self._overdue(snapshot, verdicts, now_s).items():
+            await self._undo(name, members, now_s)
+
+    def _assume(self, snapshot: Snapshot, verdicts: Verdicts) -> list[list[Binding]]:
+        """The bindings of each gang together, pods without one alone, in the order of the verdicts."""
+        if not verdicts.bindings:
+            return []
+        pods = {pod.key: pod for pod in snapshot.pods if not pod.node}
+        groups = {group.key: group for group in snapshot.groups}
+        gangs: dict[str, list[Binding]] = {}
+        for binding in verdicts.bindings:
+            pod = pods[binding.pod]
+            self.view.assume(pod.key, pod.uid, binding.node)
+            gangs.setdefault(unit_of(pod, groups), []).append(binding)
+        return list(gangs.values())
+
+    def bound(self, binding: Binding) -> None:
+        """The binder's word: the pod is on its node."""
+        self.exporter.bindings.labels("bound").inc()
+        log.info("pod %s bound to %s", binding.pod, binding.node)
+        if (pod := self._raw(binding.pod, binding.uid)) is not None:
+            self._reporter.scheduled(binding, pod, time.time())
+
+    def undone(self, binding: Binding, outcome: Outcome, error: ApiError | None) -> None:
+        """The binder's word: it is not, and what is left of its gang is decided anew after a rest."""
+        self.view.forget(binding.pod, binding.uid)
+        if error is None:
+            return
+        self.exporter.bindings.labels("failed").inc()
+        log.warning("pod %s not bound to %s: %s", binding.pod, binding.node, error)
+        if outcome is Outcome.REFUSED:
+            now_s = time.time()
+            rest_s = self.view.refused(self.view.family(binding.pod), ANY_NODE, now_s)
+            self._wake.set()
+            pod = self._raw(binding.pod, binding.uid)
+            if pod is not None and not isinstance(error, NotLeader):
+                message = f"Not bound to {binding.node}: {error.message}; its gang is tried again in {rest_s:g} s"
+                self._reporter.refused(pod, message, now_s)
+
+    def _raw(self, key: str, uid: str) -> Object | None:
+        """The pod as the watch shows it, unless it is another one of that name."""
+        namespace, _, name = key.partition("/")
+        pod = self._pods.items.get((namespace, name))
+        return pod if pod is not None and pod["metadata"]["uid"] == uid else None
 
     def _is_blind(self) -> bool:
         problem = self.problem()
@@ -195,7 +293,11 @@ class Scheduler:
 
     async def _look_for_podgroups(self) -> None:
         """The cache asks for them again and again: a server that has learned them needs no restart of ours."""
-        if self._has_no_podgroups() and not self._no_podgroups:
+        if _is_not_served(self._composites):
+            self.view.forget_groups(composite=True)
+        if _is_not_served(self._groups):
+            self.view.forget_groups(composite=False)
+        if _is_not_served(self._groups) and not self._no_podgroups:
             self._no_podgroups = await why_not_served(self._client, kinds.PODGROUP)
             log.warning("%s: pods are placed one by one; one that names a PodGroup waits", self._no_podgroups)
         elif self._no_podgroups and self._groups.error is None:
@@ -206,63 +308,32 @@ class Scheduler:
         if self.leads():
             return False
         # Another one decides: what was assumed or said of this cluster is no longer ours to know.
-        self.assumed.clear()
+        self.view.forget_all()
+        self._reporter.forget_all()
         self._stuck_since_s.clear()
         self.exporter.show(Verdicts())
         return True
 
-    def _snapshot(self, now_s: float) -> tuple[Snapshot, dict[str, Object]]:
-        """The snapshot, and the raw pods by key. Assumptions that the watch has overtaken are dropped."""
-        raw = list(self._pods.items.values())
-        open_uids = {pod["metadata"]["uid"] for pod in raw if not pod["spec"].get("nodeName")}
-        self.assumed = {uid: node for uid, node in self.assumed.items() if uid in open_uids}
-        pods = [self._with_assumption(pod) for pod in raw]
-        nodes = self._nodes.items.values()
-        groups = () if self._has_no_podgroups() else self._groups.items.values()
-        snapshot = build(now_s, nodes, pods, groups, scheduler_name=self._scheduler_name)
-        return snapshot, {f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": pod for pod in pods}
-
-    def _with_assumption(self, pod: Object) -> Object:
-        node = self.assumed.get(pod["metadata"]["uid"])
-        return pod if node is None else pod | {"spec": pod["spec"] | {"nodeName": node}}
-
-    async def _bind(self, binding: Binding, pod: Object, now_s: float) -> bool:
-        """Whether to go on without a pause: it is bound, or the pod is not what it was."""
-        meta = pod["metadata"]
-        body = {
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": binding.uid},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": binding.node},
-        }
-        try:
-            await self._client.create_sub(kinds.POD, meta["name"], meta["namespace"], "binding", body)
-        except ApiError as error:
-            self.assumed.pop(binding.uid, None)
-            self.exporter.bindings.labels("failed").inc()
-            log.warning("pod %s not bound to %s: %s", binding.pod, binding.node, error)
-            return isinstance(error, Conflict | NotFound)
-        self.exporter.bindings.labels("bound").inc()
-        log.info("pod %s bound to %s", binding.pod, binding.node)
-        await self._reporter.scheduled(binding, pod, now_s)
-        return True
-
-    def _overdue(self, snapshot: Snapshot, verdicts: Verdicts) -> dict[str, tuple[Pod, ...]]:
-        """What has been half-bound, with the same pods, for UNDO_AFTER_S."""
-        now_s, found = time.monotonic(), stuck(snapshot, verdicts)
+    def _overdue(self, snapshot: Snapshot, verdicts: Verdicts, now_s: float) -> dict[str, tuple[Pod, ...]]:
+        """What has been half-bound, with the same pods, for UNDO_AFTER_S, or at all if it was refused a place."""
+        since_s, found = time.monotonic(), stuck(snapshot, verdicts)
         keys = {name: (name, frozenset(pod.uid for pod in members)) for name, members in found.items()}
-        self._stuck_since_s = {key: self._stuck_since_s.get(key, now_s) for key in keys.values()}
+        self._stuck_since_s = {key: self._stuck_since_s.get(key, since_s) for key in keys.values()}
         return {
             name: members
             for name, members in found.items()
-            if now_s - self._stuck_since_s[keys[name]] >= self._undo_after_s
+            if not any(pod.uid in self.view.assumed for pod in members)
+            if since_s - self._stuck_since_s[keys[name]] >= self._undo_after_s
+            or self.view.is_kept_away(self.view.family(members[0].key), now_s)
         }
 
-    async def _undo(self, name: str, members: tuple[Pod, ...], pods: dict[str, Object], now_s: float) -> None:
+    async def _undo(self, name: str, members: tuple[Pod, ...], now_s: float) -> None:
         """Evict them one after another, each only if it is still what was seen; the first refusal ends it."""
-        log.warning("%s: half-bound for %.0f s: its %d pods are evicted", name, self._undo_after_s, len(members))
+        log.warning("%s: half-bound, and the rest finds no place: its %d pods are evicted", name, len(members))
         for member in members:
-            pod = pods[member.key]
+            pod = self._raw(member.key, member.uid)
+            if pod is None:
+                return
             meta = pod["metadata"]
             seen = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
             body = {
@@ -276,28 +347,33 @@ class Scheduler:
             except ApiError as error:
                 log.warning("pod %s not evicted: %s", member.key, error)
                 return
-            message = f"Taken off {member.node}: the rest of its {name} found no place for {self._undo_after_s:.0f} s"
-            await self._reporter.undone(pod, message, now_s)
+            self._reporter.undone(pod, f"Taken off {member.node}: the rest of its {name} found no place", now_s)
 
-    def _named_by_ours(self, pods: dict[str, Object]) -> set[tuple[str, str]]:
-        """The PodGroups of pods that are ours to schedule."""
-        specs = ((pod["metadata"].get("namespace", ""), pod["spec"]) for pod in pods.values())
-        return {
-            (namespace, (spec.get("schedulingGroup") or {}).get("podGroupName", ""))
-            for namespace, spec in specs
-            if spec.get("schedulerName") == self._scheduler_name
-        }
+    def _raw_group(self, verdict: Verdict) -> Object | None:
+        """The group as the watch shows it, unless it is another one of that name."""
+        namespace, _, name = verdict.name.partition("/")
+        kind, _, composite = name.rpartition("/")
+        items = self._composites.items if kind else self._groups.items
+        group = items.get((namespace, composite))
+        return group if group is not None and group["metadata"]["uid"] == verdict.uid else None
 
-    async def _report(self, verdicts: Verdicts, pods: dict[str, Object], now_s: float) -> None:
-        # A PodGroup whose pods another scheduler places is that one's to speak of.
-        named = self._named_by_ours(pods)
-        groups = {group["metadata"]["uid"]: group for key, group in self._groups.items.items() if key in named}
-        self._reporter.forget(groups.keys() | {pod["metadata"]["uid"] for pod in pods.values()})
-        async with asyncio.TaskGroup() as tasks:
-            for verdict in verdicts.groups:
-                if verdict.uid in groups:
-                    tasks.create_task(self._reporter.podgroup(verdict, groups[verdict.uid], now_s))
-            for waiting in verdicts.waiting:
-                if waiting.reason is Reason.POD_GROUP_MISSING and self._no_podgroups:
-                    waiting = replace(waiting, message=f"{waiting.message}: {self._no_podgroups}")
-                tasks.create_task(self._reporter.waiting(waiting, pods[waiting.pod], now_s))
+    def _report(self, snapshot: Snapshot, verdicts: Verdicts, now_s: float) -> None:
+        # A group whose pods another scheduler places is that one's to speak of.
+        named = self.view.with_ancestors({pod.group for pod in snapshot.pods if pod.ours})
+        for verdict in verdicts.groups:
+            group = self._raw_group(verdict)
+            if group is not None and verdict.name in named:
+                self._reporter.podgroup(verdict, group, now_s)
+        promised = {nomination.uid: nomination.node for nomination in verdicts.nominations}
+        for waiting in verdicts.waiting:
+            pod = self._raw(waiting.pod, waiting.uid)
+            if pod is None:
+                continue
+            if waiting.reason is Reason.POD_GROUP_MISSING and self._no_podgroups:
+                waiting = replace(waiting, message=f"{waiting.message}: {self._no_podgroups}")
+            self._reporter.waiting(waiting, pod, now_s)
+            self._reporter.nominated(pod, promised.get(waiting.uid, ""))
+
+
+def _is_not_served(cache: Cache) -> bool:
+    return isinstance(cache.error, NotFound)

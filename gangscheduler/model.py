@@ -3,7 +3,12 @@
 Rules:
 1. Everything is frozen and made of plain values; equal snapshots give equal verdicts.
 2. Amounts are integers: milli-cpu, bytes, or counts. A resource that a node does not name has no room.
-3. A verdict counts in TP groups. A pod without a group key is a TP group of one.
+3. A verdict counts in what the group is made of: TP groups, pods without a group key, or child groups.
+4. Groups form trees by `parent`: a composite is made of groups, a PodGroup of pods. A composite of minimum 0 binds its
+   children to nothing: each is a gang of its own. A parent that is missing or goes round in a circle makes a group
+   invalid: nothing of its tree is bound.
+5. A level is one of `Snapshot.levels`; a domain is known by its full path, and a node without a name at a level lies in
+   no domain of it. All pods below a group with a required level are in one domain of that level.
 """
 
 from __future__ import annotations
@@ -12,8 +17,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from kubeapi import names
+
 Amounts = tuple[tuple[str, int], ...]
 Path = tuple[str, ...]
+
+ALL = -1  # as the minimum of a composite: every child
+
+# The parts of a node's path, outermost first, as the node labels that name them.
+LEVELS = (names.TOPOLOGY_ZONE, names.TOPOLOGY_BLOCK, names.TOPOLOGY_RACK, names.HOSTNAME)
 
 
 class Reason(StrEnum):
@@ -30,6 +42,21 @@ class Reason(StrEnum):
     INCOMPLETE_GROUP = "IncompleteGroup"
     POD_GROUP_MISSING = "PodGroupMissing"
     UNSUPPORTED_CONSTRAINT = "UnsupportedConstraint"
+    INVALID_GROUP = "InvalidGroup"
+    OVER_QUOTA = "OverQuota"
+    CONFLICTING_PLACED_SIBLINGS = "ConflictingPlacedSiblings"
+    NO_CAPACITY_NEAR_SIBLINGS = "NoCapacityNearSiblings"
+    NOMINATED = "Nominated"
+    BINDING_REFUSED = "BindingRefused"
+
+
+class Choice(StrEnum):
+    """Which of the domains that hold a group it goes to, after the levels that it prefers and its siblings' places."""
+
+    PACK = "pack"  # best fit, and no domain that is still whole is begun while another one will do
+    BEST_FIT = "best-fit"  # the one with the least room
+    MOST_ALLOCATED = "most-allocated"  # the one with the largest used share
+    SPREAD = "spread"  # the one with the most room
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +119,8 @@ class Pod:
 
     `size` is the number of pods of its TP group. `ours` = we schedule it; `gated` = it must not be placed
     yet; `unsupported` names a constraint that this scheduler does not honour, so it must not place the pod;
-    `undoable` = it sits on a node, has never started, and a controller makes it again when it is gone.
+    `resting` = the server has just refused a binding of its gang; `undoable` = it has never started, and a controller
+    makes it again when it is gone.
     """
 
     key: str
@@ -103,6 +131,7 @@ class Pod:
     ours: bool = True
     gated: bool = False
     unsupported: str = ""
+    resting: bool = False
     undoable: bool = False
     group: str = ""
     tp_group: str = ""
@@ -116,7 +145,13 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A PodGroup. `min_count` is in pods; 0 = no minimum. `priority` None = that of its pods."""
+    """A PodGroup, or a composite of groups. `priority` None = that of its pods; a tree has its root's.
+
+    `min_count` is in pods, of a composite in children that reach their own minimum; ALL = every one, 0 = no
+    minimum. `each_...` are the levels of every TP group within a PodGroup. `fulfilled` pods have succeeded: they
+    count and hold nothing. `problem` says why the group must not be placed. A gang that is not preemptible stays
+    within the quota of its queue.
+    """
 
     key: str
     uid: str
@@ -127,16 +162,29 @@ class Group:
     created_s: float = 0.0
     pods_per_group: int | None = None
     gpus_per_pod: int | None = None
+    composite: bool = False
+    parent: str = ""
+    required_level: str = ""
+    preferred_level: str = ""
+    each_required_level: str = ""
+    each_preferred_level: str = ""
+    fulfilled: int = 0
+    problem: str = ""
+    queue: str = ""
+    preemptible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that one cycle knows."""
+    """All that one cycle knows. `quotas` are what a queue's gangs that are not preemptible may hold together."""
 
     now_s: float
     nodes: tuple[Node, ...]
     pods: tuple[Pod, ...]
     groups: tuple[Group, ...]
+    levels: tuple[str, ...] = LEVELS
+    choice: Choice = Choice.PACK
+    quotas: tuple[tuple[str, Amounts], ...] = ()
 
 
 class Binding(NamedTuple):
@@ -159,9 +207,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One PodGroup after a cycle, in TP groups.
+    """One group after a cycle, in TP groups, pods or child groups: what it is made of.
 
-    `desired` have pods; `admitted` of them are bound, this cycle's bindings included; `placeable_now` would
+    `desired` exist; `admitted` of them are bound, this cycle's bindings included; `placeable_now` would
     be bound if the minimum did not ask for all or nothing (admitted plus the waiting ones that find room).
     """
 
@@ -175,11 +223,14 @@ class Verdict:
     reason: Reason
     floor: int = 0
     uid: str = ""
+    limiting_level: str = ""
+    detail: str = ""
 
     @property
     def message(self) -> str:
         """One line with the numbers."""
-        limit = f" ({self.limiting_resource})" if self.limiting_resource else ""
+        limits = ", ".join(part for part in (self.limiting_resource, self.limiting_level, self.detail) if part)
+        limit = f" ({limits})" if limits else ""
         numbers = (
             f"{self.admitted} of {self.desired} TP groups admitted, {self.placeable_now} placeable now, "
             f"floor {self.floor}"
@@ -199,16 +250,23 @@ EXPLAINED: dict[Reason, str] = {
     Reason.INCOMPLETE_GROUP: "a TP group waits for the rest of its pods",
     Reason.POD_GROUP_MISSING: "the PodGroup that the pod names does not exist",
     Reason.UNSUPPORTED_CONSTRAINT: "the pod asks for what this scheduler does not do",
+    Reason.INVALID_GROUP: "the group cannot be understood",
+    Reason.OVER_QUOTA: "more than the queue's quota, and not preemptible",
+    Reason.CONFLICTING_PLACED_SIBLINGS: "members run in different domains of a level that asks for one",
+    Reason.NO_CAPACITY_NEAR_SIBLINGS: "there is room, but not in the domain where its members run",
+    Reason.NOMINATED: "its places are being freed by pods that terminate",
+    Reason.BINDING_REFUSED: "a binding was refused, and is tried again after a rest",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The outcome of a cycle: every PodGroup, what to bind, and which pods wait."""
+    """The outcome of a cycle: every group, what to bind, which pods wait, and which of them have a place promised."""
 
     groups: tuple[Verdict, ...] = ()
     bindings: tuple[Binding, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    nominations: tuple[Binding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,17 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Decimal, Overflow
 from functools import lru_cache
 from typing import Any
 
+from gangscheduler.layout import checked
 from gangscheduler.model import (
+    LEVELS,
     Amounts,
     Group,
     Node,
@@ -31,9 +35,10 @@ from kubeapi import names
 
 Object = Mapping[str, Any]
 
-LEVELS = (names.TOPOLOGY_ZONE, names.TOPOLOGY_BLOCK, names.TOPOLOGY_RACK)
 PODS = "pods"
 DEFAULT_MAX_PODS = 110
+# Sums of what a few nodes have must stay exact in 64 bits.
+MOST = Decimal(2**62)
 CORDON_TAINT = "node.kubernetes.io/unschedulable"
 
 _SUFFIXES = {
@@ -66,18 +71,27 @@ def build(
     now_s: float,
     nodes: Iterable[Object],
     pods: Iterable[Object],
-    podgroups: Iterable[Object],
+    groups: Iterable[Object],
     *,
     scheduler_name: str = names.SCHEDULER_NAME,
+    levels: tuple[str, ...] = LEVELS,
 ) -> Snapshot:
-    """The snapshot of these objects, in an order that does not depend on theirs. Linear, plus the sorting."""
-    unfinished = (pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"))
-    return Snapshot(
+    """The snapshot of these objects, in an order that does not depend on theirs. Linear, plus the sorting.
+
+    `groups` are PodGroups and CompositePodGroups; `levels` the topology levels as node labels, outermost first.
+    """
+    pods = list(pods)
+    unfinished = (pod for pod in pods if not is_finished(pod))
+    done = Counter(group_of(pod) for pod in pods if pod.get("status", {}).get("phase") == "Succeeded")
+    read = (read_group(raw) for raw in groups)
+    snapshot = Snapshot(
         now_s,
-        tuple(sorted((_node(raw) for raw in nodes), key=lambda node: node.name)),
-        tuple(sorted((_pod(raw, scheduler_name) for raw in unfinished), key=lambda pod: pod.key)),
-        tuple(sorted((_group(raw) for raw in podgroups), key=lambda group: group.key)),
+        tuple(sorted((read_node(raw, levels) for raw in nodes), key=lambda node: node.name)),
+        tuple(sorted((read_pod(raw, scheduler_name) for raw in unfinished), key=lambda pod: pod.key)),
+        tuple(sorted((replace(one, fulfilled=done[one.key]) for one in read), key=lambda group: group.key)),
+        levels,
     )
+    return checked(snapshot)
 
 
 @lru_cache(maxsize=4096)
@@ -86,8 +100,13 @@ def quantity(text: str, resource: str) -> int:
     found = _QUANTITY.fullmatch(text)
     if found is None or found["suffix"] not in _SUFFIXES:
         raise BadQuantity(f"{resource}={text!r}: expected a Kubernetes quantity such as 2, 500m or 1Gi")
-    value = Decimal(found["number"]) * _SUFFIXES[found["suffix"]]
-    scaled = value * 1000 if resource == "cpu" else value
+    try:
+        value = Decimal(found["number"]) * _SUFFIXES[found["suffix"]]
+        scaled = value * 1000 if resource == "cpu" else value
+    except Overflow:
+        scaled = 2 * MOST
+    if not 0 <= scaled <= MOST:
+        raise BadQuantity(f"{resource}={text!r}: expected a quantity from 0 to 4e18")
     return int(scaled.to_integral_value(ROUND_CEILING))
 
 
@@ -139,13 +158,53 @@ def group_shape(workload: Object) -> Template:
     return (pod_shape(leader["spec"]), *[pod_shape(worker["spec"])] * workers)
 
 
-def _node(raw: Object) -> Node:
+def is_finished(pod: Object) -> bool:
+    """Whether it holds nothing any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def refused_by(pod: Object, scheduler_name: str) -> str:
+    """The node that let this pod of ours fail before any of its containers ran, else the empty string.
+
+    A kubelet's admission does that: OutOfcpu, UnexpectedAdmissionError, NodeAffinity, and reasons to come. A pod whose
+    own deadline passed was not refused.
+    """
+    spec, status = pod["spec"], pod.get("status") or {}
+    ours = spec.get("schedulerName") == scheduler_name and status.get("phase") == "Failed"
+    if not ours or status.get("reason") == "DeadlineExceeded" or _has_started(status):
+        return ""
+    return spec.get("nodeName") or ""
+
+
+def group_of(pod: Object) -> str:
+    """The key of the PodGroup that the pod names, the empty string without one."""
+    group = _get(pod["spec"], "schedulingGroup").get("podGroupName")
+    return f"{pod['metadata'].get('namespace', '')}/{group}" if group else ""
+
+
+def family_of(pod: Object) -> str:
+    """What makes such a pod again after it was refused: its LWS, else its PodGroup, its controller, or itself.
+
+    An LWS may give a replaced TP group a PodGroup of another name.
+    """
+    meta = pod["metadata"]
+    namespace = meta.get("namespace", "")
+    if lws := (meta.get("labels") or {}).get(names.LWS_NAME):
+        return f"{namespace}/lws/{lws}"
+    if group := group_of(pod):
+        return group
+    owner = next((owner for owner in meta.get("ownerReferences") or () if owner.get("controller")), None)
+    return f"{namespace}/{meta['name']}" if owner is None else str(owner["uid"])
+
+
+def read_node(raw: Object, levels: tuple[str, ...] = LEVELS) -> Node:
+    """A node, with its place at each level; its own name is the innermost."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     labels: dict[str, str] = meta.get("labels") or {}
     taints = tuple(_taint(taint) for taint in spec.get("taints") or ())
     conditions = {item["type"]: item.get("status") for item in status.get("conditions") or ()}
     leaving = "deletionTimestamp" in meta or any(taint.key == CORDON_TAINT for taint in taints)
-    place = tuple(labels.get(level, "") for level in LEVELS)
+    place = tuple(labels.get(level, "") for level in levels if level != names.HOSTNAME)
     return Node(
         name=meta["name"],
         allocatable=_allocatable(status.get("allocatable") or {}),
@@ -167,12 +226,13 @@ def _allocatable(raw: Object) -> Amounts:
     return tuple(sorted(room.items()))
 
 
-def _pod(raw: Object, scheduler_name: str) -> Pod:
+def read_pod(raw: Object, scheduler_name: str) -> Pod:
+    """A pod that is not finished."""
     meta, spec = raw["metadata"], raw["spec"]
     labels: dict[str, str] = meta.get("labels") or {}
     namespace = meta.get("namespace", "")
     key = f"{namespace}/{meta['name']}"
-    group = _get(spec, "schedulingGroup").get("podGroupName", "")
+    group = group_of(raw)
     unsupported = _unsupported(spec)
     try:
         shape = pod_shape(spec)
@@ -188,7 +248,7 @@ def _pod(raw: Object, scheduler_name: str) -> Pod:
         gated=bool(spec.get("schedulingGates")),
         unsupported=unsupported,
         undoable=_undoable(raw),
-        group=f"{namespace}/{group}" if group else "",
+        group=group,
         tp_group=(labels.get(names.LWS_GROUP_KEY) if group else None) or key,
         size=_size(meta) if group else 1,
         order=(_index(labels, names.LWS_GROUP_INDEX), _index(labels, names.LWS_WORKER_INDEX)),
@@ -202,11 +262,13 @@ def _pod(raw: Object, scheduler_name: str) -> Pod:
 def _undoable(raw: Object) -> bool:
     """Nothing of it has ever run, as far as its status tells, and it has a controller."""
     meta, status = raw["metadata"], raw.get("status") or {}
-    if not raw["spec"].get("nodeName") or status.get("phase") != "Pending":
-        return False
-    containers = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
     owned = any(owner.get("controller") for owner in meta.get("ownerReferences") or ())
-    return owned and not any(_has_run(container) for container in containers)
+    return owned and status.get("phase") == "Pending" and not _has_started(status)
+
+
+def _has_started(status: Object) -> bool:
+    containers = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+    return any(_has_run(container) for container in containers)
 
 
 def _has_run(container: Object) -> bool:
@@ -227,22 +289,42 @@ def _unsupported(spec: Object) -> str:
     return ""
 
 
-def _group(raw: Object) -> Group:
+def group_key(raw: Object) -> str:
+    """The key of a PodGroup, namespace/name, or of a CompositePodGroup, which may have the same name."""
+    kind = "composite/" if _is_composite(raw) else ""
+    return f"{raw['metadata'].get('namespace', '')}/{kind}{raw['metadata']['name']}"
+
+
+def read_group(raw: Object) -> Group:
+    """A PodGroup or a CompositePodGroup."""
     meta, spec = raw["metadata"], raw.get("spec") or {}
     labels: dict[str, str] = meta.get("labels") or {}
     annotations: dict[str, str] = meta.get("annotations") or {}
-    priority = spec.get("priority")
+    composite, priority = _is_composite(raw), spec.get("priority")
+    parent = spec.get("parentCompositePodGroupName")
+    topology: Object = next(iter(_get(spec, "schedulingConstraints").get("topology") or ()), {})
+    gang = _get(spec, "schedulingPolicy", "gang")
     return Group(
-        key=f"{meta.get('namespace', '')}/{meta['name']}",
+        key=group_key(raw),
         uid=meta.get("uid", ""),
         service=labels.get(names.LABEL_SERVICE, ""),
         role=labels.get(names.LABEL_ROLE, ""),
-        min_count=int(_get(spec, "schedulingPolicy", "gang").get("minCount") or 0),
+        min_count=int(gang.get("minGroupCount" if composite else "minCount") or 0),
         priority=None if priority is None else int(priority),
         created_s=_seconds(meta),
         pods_per_group=_positive(annotations.get(names.ANNOTATION_PODS_PER_GROUP)),
         gpus_per_pod=_positive(annotations.get(names.ANNOTATION_GPUS_PER_POD)),
+        composite=composite,
+        parent=f"{meta.get('namespace', '')}/composite/{parent}" if parent else "",
+        required_level=topology.get("key", ""),
+        preferred_level=annotations.get(names.ANNOTATION_PREFERRED_TOPOLOGY, ""),
+        each_required_level=annotations.get(names.ANNOTATION_GROUP_TOPOLOGY, ""),
+        each_preferred_level=annotations.get(names.ANNOTATION_GROUP_PREFERRED_TOPOLOGY, ""),
     )
+
+
+def _is_composite(raw: Object) -> bool:
+    return raw.get("kind") == "CompositePodGroup"
 
 
 def _size(meta: Object) -> int:

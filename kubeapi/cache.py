@@ -32,7 +32,8 @@ class Cache:
 
     `on_change(event)` is called for every difference, also for those that a re-list reveals.
     `error` is the reason why the cache is not fresh at present, or None. A watch that says nothing for `quiet_s` may be
-    dead, and so may one that replaces it: the kind is listed again.
+    dead, and so may one that replaces it: the kind is listed again. `slim` leaves of an object what its reader needs;
+    metadata's name, namespace and resourceVersion have to stay.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Cache:
         field_selector: str = "",
         on_change: Callable[[WatchEvent], None] | None = None,
         quiet_s: float = 150.0,
+        slim: Callable[[Object], Object] | None = None,
     ) -> None:
         self.items: dict[Key, Object] = {}
         self.synced = asyncio.Event()
@@ -56,6 +58,7 @@ class Cache:
         self._field_selector = field_selector
         self._on_change = on_change or (lambda event: None)
         self._quiet_s = quiet_s
+        self._slim = slim
         self._doubted = asyncio.Event()
 
     async def run(self, *, retry_s: float = 1.0, longest_s: float = 10.0) -> None:
@@ -104,6 +107,7 @@ class Cache:
             self._namespace,
             label_selector=self._label_selector,
             field_selector=self._field_selector,
+            slim=self._slim,
         )
         fresh = {key_of(item): item for item in listed.items}
         for key in [key for key in self.items if key not in fresh]:
@@ -127,7 +131,7 @@ class Cache:
         ):
             version = event.object["metadata"]["resourceVersion"]
             if event.type != "BOOKMARK":
-                self._apply(event)
+                self._apply(event if self._slim is None else WatchEvent(event.type, self._slim(event.object)))
         return version
 
     def _apply(self, event: WatchEvent) -> None:

@@ -144,19 +144,29 @@ class KubeClient:
         label_selector: str = "",
         field_selector: str = "",
         page: int = 500,
+        slim: Callable[[Object], Object] | None = None,
     ) -> ObjectList:
-        """All objects that match, page by page; linear in their number. apiVersion and kind are filled in."""
+        """All objects that match, page by page; linear in their number. apiVersion and kind are filled in.
+
+        `slim` is applied to each page at once: a list of large objects is never held whole.
+        """
         params = _selectors(label_selector, field_selector) | {"limit": str(page)}
         # A list of built-in kinds says these once, for all its items.
         own = {"apiVersion": kind.api_version, "kind": kind.kind}
         items: list[Object] = []
         while True:
             answer = await self._request("GET", kind.path(namespace), params)
-            items += [own | item for item in answer.get("items") or ()]
+            found = (own | item for item in answer.get("items") or ())
+            items += found if slim is None else map(slim, found)
             meta = answer.get("metadata", {})
             if not meta.get("continue"):
                 return ObjectList(items, str(meta.get("resourceVersion", "")))
             params["continue"] = meta["continue"]
+
+    async def some(self, kind: Kind, namespace: str | None = None, *, field_selector: str = "") -> bool:
+        """Whether any object matches, without fetching more than one."""
+        params = _selectors("", field_selector) | {"limit": "1"}
+        return bool((await self._request("GET", kind.path(namespace), params)).get("items"))
 
     async def create(self, kind: Kind, body: Object, namespace: str | None = None, *, dry_run: bool = False) -> Object:
         """Create. Raises AlreadyExists. apiVersion and kind are filled in."""

@@ -9,6 +9,10 @@ ANNOTATION_RESUME = "roleratio.dev/resume"
 ANNOTATION_PROFILE = "roleratio.dev/profile"
 ANNOTATION_PODS_PER_GROUP = "roleratio.dev/pods-per-group"
 ANNOTATION_GPUS_PER_POD = "roleratio.dev/gpus-per-pod"
+# Topology levels, as node labels, that a native group has no field for: of the group, and of each TP group within it.
+ANNOTATION_PREFERRED_TOPOLOGY = "roleratio.dev/preferred-topology"
+ANNOTATION_GROUP_TOPOLOGY = "roleratio.dev/group-topology"
+ANNOTATION_GROUP_PREFERRED_TOPOLOGY = "roleratio.dev/group-preferred-topology"
 ANNOTATION_IMAGE_PULL_S = "localcluster.roleratio.dev/image-pull-s"
 
 # The demo's mark on what it puts into somebody else's cluster: a label (its value: the demo's namespace) and a taint.

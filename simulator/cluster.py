@@ -1,4 +1,4 @@
-"""Nodes, and where the pods of TP groups go: the answers are those of our gang scheduler, place() and how_many_fit().
+"""Nodes, and where the pods of TP groups go: the answers are those of our gang scheduler's core.
 
 Rules:
 1. A cycle runs only when something has changed since the last one: equal snapshots give equal verdicts. What fits is
@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 
+from gangscheduler.core import Core
 from gangscheduler.model import Fit, Node, Pod, PodShape, Snapshot
 from gangscheduler.model import Group as PodGroup
-from gangscheduler.place import how_many_fit, place
 from kubeapi import names
 from policies.model import ROLES, Role
 from simulator.clock import Clock
@@ -81,6 +81,7 @@ class Cluster:
         self._groups: dict[str, Group] = {}
         self._pods: dict[str, tuple[Pod, ...]] = {}
         self._fits: dict[Role, Fit] = {}
+        self._core = Core()
         self._due = False
         for _ in range(nodes.count):
             self._add_node()
@@ -143,7 +144,7 @@ class Cluster:
         """How many more groups of a role would fit now, and what stops the next one."""
         if role not in self._fits:
             template = self.shapes[role].template
-            self._fits[role] = how_many_fit(self.snapshot(), template, FIT_LIMIT, podgroup=_key(role))
+            self._fits[role] = self._core.how_many_fit(self.snapshot(), template, FIT_LIMIT, podgroup=_key(role))
         return self._fits[role]
 
     # Placing.
@@ -163,7 +164,7 @@ class Cluster:
     def _place(self, now_s: float) -> None:
         by_pod = {pod.key: group for uid, group in self._groups.items() for pod in self._pods[uid]}
         chosen: dict[str, list[str]] = {}
-        for binding in place(self.snapshot()).bindings:
+        for binding in self._core.decide(self.snapshot()).bindings:
             chosen.setdefault(by_pod[binding.pod].uid, []).append(binding.node)
         for uid, nodes in chosen.items():
             group = self._groups[uid]

@@ -49,6 +49,7 @@ SERVED = (
     Served(kinds.DEPLOYMENT, ("deploy",), scale_selector="spec.selector"),
     Served(kinds.LWS, ("lws",), custom=True, scale_selector="status.hpaPodSelector"),
     Served(kinds.PODGROUP, generation=False),
+    Served(kinds.COMPOSITE_PODGROUP, generation=False),
     Served(kinds.RRA, ("rra",), custom=True),
 )
 BY_PATH = {(row.kind.group, row.kind.version, row.kind.plural): row for row in SERVED}
@@ -71,8 +72,10 @@ def documents() -> dict[str, Object]:
     roots: dict[str, list[Served]] = {}
     for row in SERVED:
         roots.setdefault(row.kind.path().rpartition("/")[0], []).append(row)
-    versions = {row.kind.group: {"groupVersion": row.kind.api_version, "version": row.kind.version} for row in SERVED}
-    groups = [{"name": name, "versions": [it], "preferredVersion": it} for name, it in versions.items() if name]
+    lists: dict[str, list[Object]] = {}
+    for name, kind in {row.kind.api_version: row.kind for row in SERVED if row.kind.group}.items():
+        lists.setdefault(kind.group, []).append({"groupVersion": name, "version": kind.version})
+    groups = [{"name": name, "versions": its, "preferredVersion": its[0]} for name, its in lists.items()]
     found: dict[str, Object] = {
         "/version": _VERSION,
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},

@@ -4,6 +4,7 @@ from typing import Any
 
 Object = dict[str, Any]
 _CAUSES = {"Required": "Required", "Forbidden:": "Forbidden", "Unsupported": "NotSupported", "Wrong": "TypeInvalid"}
+_CAUSES |= {"Too": "TooMany"}
 
 
 class Refusal(Exception):
@@ -29,7 +30,7 @@ def conflict(resource: str, name: str, why: str) -> Refusal:
 
 
 def invalid(kind: str, name: str, field: str, why: str) -> Refusal:
-    """`why` begins as the real server's: `Required value`, `Forbidden:`, `Unsupported value`, `Invalid value`."""
+    """`why` begins as the real server's: `Required value`, `Forbidden:`, `Unsupported value`, `Too many`, ..."""
     causes = [{"reason": f"FieldValue{_CAUSES.get(why.split()[0], 'Invalid')}", "message": why, "field": field}]
     message = f'{kind} "{name}" is invalid: {field}: {why}'
     return Refusal(422, "Invalid", message, name=name, kind=kind, causes=causes)

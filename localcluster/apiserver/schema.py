@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from kubeapi.kinds import Kind
+from localcluster import gangs
 from localcluster.apiserver.kinds import Served
 from localcluster.apiserver.refusal import Object, Refusal, invalid
 from localcluster.apiserver.selectors import at
@@ -33,14 +34,12 @@ _DEFAULTS: dict[str, Object] = {
     "Service": {"spec": {"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "None"}},
 }
 
-_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _ANY = r"(?s).*"
 _TEXTS, _LABELS = {"*": _ANY}, {"*": r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"}
-_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
 _QUANTITIES = {"*": re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?")}
 _ENV = {"env": [{"name!": ".+", "value": _ANY}], "command": [_ANY], "args": [_ANY]}
 _REQUESTS = {"resources": dict.fromkeys(("requests", "limits"), _QUANTITIES)}
-_CONTAINER = {"name!": _LABEL, "image": ".*", "ports": [{"containerPort!": 1}], **_ENV, **_REQUESTS}
+_CONTAINER = {"name!": gangs.LABEL, "image": ".*", "ports": [{"containerPort!": 1}], **_ENV, **_REQUESTS}
 _ENDING = {"terminationGracePeriodSeconds": 0, "restartPolicy": "Always|OnFailure|Never"}
 _POD: Object = {"containers!": [_CONTAINER | {"image!": ".+"}], **_ENDING}
 _TEMPLATE = {"metadata": {"labels": _LABELS}, "spec!": _POD}
@@ -52,12 +51,12 @@ _SPECS: dict[str, Object] = {
     "ReplicaSet": _WORKLOAD,
     "Deployment": _WORKLOAD,
     "LeaderWorkerSet": {"replicas": 0, "leaderWorkerTemplate!": _GROUP},
-    "PodGroup": {"schedulingPolicy!": {"gang": {"minCount!": 1}}},
-    "Lease": {"leaseDurationSeconds": 1, "renewTime": _TIME, "acquireTime": _TIME},
+    **gangs.SPECS,
+    "Lease": {"leaseDurationSeconds": 1, "renewTime": gangs.TIME, "acquireTime": gangs.TIME},
     "RoleRatioAutoscaler": {},
 }
 _OWNER = dict.fromkeys(("apiVersion!", "kind!", "name!", "uid!"), ".+")
-_NAMES = {"name!": rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "labels": _LABELS, "annotations": _TEXTS}
+_NAMES = {"name!": gangs.DNS_NAME, "labels": _LABELS, "annotations": _TEXTS}
 _METADATA = _NAMES | {"ownerReferences": [_OWNER], "finalizers": [".+/.+|foregroundDeletion|orphan"]}
 _STATUS = {
     "conditions": [{"type!": ".+", "status!": ".+"}],
@@ -65,13 +64,12 @@ _STATUS = {
     "addresses": [{"type!": ".+", "address!": ".+"}],
     **dict.fromkeys(("capacity", "allocatable"), _QUANTITIES),
 }
-_GANG_STATUS = {"conditions": [{"type!": ".+", "status!": ".+", "reason!": ".+", "lastTransitionTime!": _TIME}]}
 _TEMPLATE_LABELS = "spec.template.metadata.labels"
 _POD_MUTABLE = ("tolerations", "activeDeadlineSeconds", "schedulingGates")
 # Where a change of what is fixed is refused, and how.
 _FIXED = {
     "Pod": ("spec", f"Forbidden: immutable except containers[*].image, {', '.join(_POD_MUTABLE)}"),
-    "PodGroup": ("spec", "Invalid value: field is immutable; only schedulingPolicy.gang.minCount may change"),
+    **gangs.FIXED,
     **dict.fromkeys(("Deployment", "ReplicaSet"), ("spec.selector", "Invalid value: field is immutable")),
 }
 
@@ -111,13 +109,12 @@ def validate(served: Served, obj: Object, old: Object | None) -> None:
     refuse = partial(invalid, kind, str(at(obj, "metadata.name") or ""))
     spec = {"spec!": _SPECS[kind]} if kind in _SPECS else {"spec": {}}
     about = {"involvedObject!": {"kind": ".+"}} if kind == "Event" else {}
-    status = _GANG_STATUS if kind == "PodGroup" else _STATUS
+    status = gangs.STATUS if kind in gangs.SPECS else _STATUS
     _check({"metadata!": _METADATA, "status": status} | spec | about, obj, "", refuse)
     wanted = (at(obj, "spec.selector.matchLabels") or {}).items()
     if kind in ("Deployment", "ReplicaSet") and not wanted <= (at(obj, _TEMPLATE_LABELS) or {}).items():
         raise refuse(_TEMPLATE_LABELS, "Invalid value: must match spec.selector")
-    if kind == "PodGroup" and len(obj["spec"]["schedulingPolicy"].keys() & {"basic", "gang"}) != 1:
-        raise refuse("spec.schedulingPolicy", "Invalid value: must have either `basic` or `gang`")
+    gangs.check(kind, obj.get("spec", {}), refuse)
     if old is not None and _fixed(kind, obj) != _fixed(kind, old):
         raise refuse(*_FIXED[kind])
 
@@ -147,6 +144,6 @@ def _fixed(kind: str, obj: Object) -> Any:
     if kind == "Pod":
         spec = {key: value for key, value in obj["spec"].items() if key not in _POD_MUTABLE}
         return spec | {"containers": [item | {"image": ""} for item in spec["containers"]]}
-    if kind == "PodGroup":
-        return obj["spec"] | {"schedulingPolicy": sorted(obj["spec"]["schedulingPolicy"])}
+    if kind in gangs.SPECS:
+        return gangs.fixed(kind, obj["spec"])
     return at(obj, "spec.selector") if kind in _FIXED else None

@@ -53,9 +53,7 @@ def _path(field: str) -> Cell:
 
 
 def _of_type(of: str, kind: str, key: str) -> Cell:
-    return lambda obj, _: next(
-        (x.get(key) for x in at(obj, of) or [] if x.get("type", x.get("name")) == kind), "<none>"
-    )
+    return lambda o, _: next((x.get(key) for x in at(o, of) or () if kind in (x.get("type"), x.get("name"))), "<none>")
 
 
 def _each(field: str, form: str) -> Cell:
@@ -127,6 +125,7 @@ _COLUMNS = {
     f"Available=status.availableReplicas{_WIDE}",
     "LeaderWorkerSet": "Ready=status.readyReplicas, Desired=spec.replicas, Up-to-date=status.updatedReplicas, Age",
     "PodGroup": "Policy=policy, Workload=spec.workloadRef.workloadName, Status=gang status, Age",
+    "CompositePodGroup": "Policy=policy, Workload=spec.workloadRef.workloadName, Age",
     # As autoscaler/crd.py has them; a condition is named by its type, a role by its name.
     "RoleRatioAutoscaler": "Service=spec.service, Mode=status.mode, Prefill=status.roles[prefill].groups, "
     "Decode=status.roles[decode].groups, Ratio=status.ratio, Active=status.conditions[ScalingActive].status, "

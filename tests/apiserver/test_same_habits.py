@@ -19,12 +19,21 @@ from kubeapi.config import Config, load_config
 from kubeapi.kinds import RRA
 from localcluster.apiserver import ApiServer
 from roleratio.embedded import fill_in
-from tests.apiserver.habits import calls_delete, calls_read, calls_rra, calls_sub, calls_write, known, things
+from tests.apiserver.habits import (
+    calls_delete,
+    calls_gangs,
+    calls_read,
+    calls_rra,
+    calls_sub,
+    calls_write,
+    known,
+    things,
+)
 from tests.apiserver.habits.compare import Difference, Reader, compare
 from tests.apiserver.habits.play import Answer, Call, merged, player
 from tests.controlplane.plane import ControlPlane
 
-_ROWS = (calls_write, calls_sub, calls_delete, calls_read, calls_rra)
+_ROWS = (calls_write, calls_gangs, calls_sub, calls_delete, calls_read, calls_rra)
 SCENARIOS = {name: calls for rows in _ROWS for name, calls in rows.SCENARIOS.items()}
 MODELS = {RRA: fill_in}
 _AT_ONCE = 8

@@ -11,7 +11,17 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import fleet_ticks, localcluster, metrics_pages, prometheus, rest, scheduler, streaming, tick
+from benchmarks import (
+    fleet_ticks,
+    localcluster,
+    metrics_pages,
+    prometheus,
+    rest,
+    scheduler,
+    scheduler_core,
+    streaming,
+    tick,
+)
 from benchmarks.figure import Claim, Figure, figure, table
 from benchmarks.processes import BenchmarkError, Processes
 from tests.dashboards.conftest import required
@@ -25,6 +35,9 @@ TINY: dict[str, Callable[[], list[Figure]]] = {
     ),
     "scheduler": lambda: scheduler.measure(
         scheduler.Sizes(nodes=6, gpus_per_node=8, services=2, groups=3, repeats=2),
+    ),
+    "scheduler_core": lambda: scheduler_core.measure(
+        scheduler_core.Sizes(small_nodes=20, large_nodes=72, running_pods=200, repeats=1),
     ),
     "tick": lambda: tick.measure(tick.Sizes(ticks=2, history_s=40, looks=1, large_nodes=20, large_pods=60)),
     "localcluster": lambda: localcluster.measure(localcluster.Sizes(starts=2, calls=3, events=3)),

@@ -102,9 +102,9 @@ def _is_ready(plane: ControlPlane) -> bool:
 
 
 @contextmanager
-def kube_scheduler(plane: ControlPlane, available: Programs) -> Iterator[Process]:
-    """kube-scheduler beside a control plane. Raises StartError."""
-    process = _run(plane, available, SCHEDULER, _follower_flags(plane, SCHEDULER))
+def kube_scheduler(plane: ControlPlane, available: Programs, more: Sequence[str] = ()) -> Iterator[Process]:
+    """kube-scheduler beside a control plane, with more flags of its own. Raises StartError."""
+    process = _run(plane, available, SCHEDULER, [*_follower_flags(plane, SCHEDULER), *more])
     try:
         yield process
     finally:

@@ -10,6 +10,7 @@ import pytest
 
 from gangscheduler.loop import Scheduler
 from gangscheduler.report import PLACEABLE
+from gangscheduler.view import View
 from kubeapi import kinds, names
 from kubeapi.client import KubeClient
 from kubeapi.config import Config
@@ -171,7 +172,7 @@ async def test_the_fence_stops_the_bindings_of_one_that_no_longer_leads(
     lease = Lease(client, NAMESPACE, names.SCHEDULER_NAME, "a", clock=lambda: clock_s() + shift_s)
     async with lease, KubeClient(client.config, field_manager="x", fence=lambda: lease.is_leader) as fenced:
         await asyncio.wait_for(lease.wait_leader(), 10)
-        scheduler = Scheduler(fenced, names.SCHEDULER_NAME, lease)
+        scheduler = Scheduler(fenced, View(), lease)
         watches = [asyncio.create_task(cache.run()) for cache in scheduler.caches]
         await asyncio.wait_for(asyncio.gather(*(cache.synced.wait() for cache in scheduler.caches)), 10)
         decide = scheduler.exporter.show
@@ -183,7 +184,8 @@ async def test_the_fence_stops_the_bindings_of_one_that_no_longer_leads(
 
         scheduler.exporter.show = show_and_stall  # type: ignore[method-assign]
         before = (await client.list(kinds.POD, NAMESPACE)).resource_version
-        assert not await scheduler.cycle()
+        await scheduler.cycle()
+        await scheduler.binder.idle()
         for watch in watches:
             watch.cancel()
         assert (await client.list(kinds.POD, NAMESPACE)).resource_version == before

@@ -13,7 +13,11 @@ import aiohttp
 import pytest
 
 from gangscheduler.loop import Scheduler, run
+from gangscheduler.model import Binding
+from gangscheduler.place import place
+from gangscheduler.recorder import read
 from gangscheduler.report import INITIALLY_SCHEDULED, PLACEABLE
+from gangscheduler.view import View
 from kubeapi import kinds, names
 from kubeapi.client import KubeClient
 from kubeapi.config import Config
@@ -72,10 +76,6 @@ async def create(client: KubeClient, nodes: list[Object], groups: list[Object], 
 async def places(client: KubeClient) -> dict[str, str]:
     pods = (await client.list(kinds.POD, NAMESPACE)).items
     return {one["metadata"]["name"]: one["spec"].get("nodeName", "") for one in pods}
-
-
-async def uid_of(client: KubeClient, name: str) -> str:
-    return str((await client.get(kinds.POD, name, NAMESPACE))["metadata"]["uid"])
 
 
 async def conditions(client: KubeClient, kind: kinds.Kind, name: str) -> dict[str, Object]:
@@ -143,27 +143,46 @@ async def test_it_says_why_once_and_binds_when_room_appears(config: Config, clie
         await until(all_bound)
 
 
-async def test_a_refused_binding_is_forgotten_and_a_done_one_is_not(config: Config, client: KubeClient) -> None:
-    """While the scheduler's view is old, someone else binds one pod of the TP group."""
-    pods = tp_group("decode", 0, [8, 8])
-    await create(client, [node("n0"), node("n1"), node("n2")], [podgroup("decode", 2)], pods)
-    scheduler = Scheduler(client, names.SCHEDULER_NAME)
+async def with_an_old_view(client: KubeClient) -> Scheduler:
+    """A scheduler that has seen the cluster once and sees no change of it any more."""
+    scheduler = Scheduler(client, View())
     watches = [asyncio.create_task(cache.run()) for cache in scheduler.caches]
     async with asyncio.timeout(WAIT_S):
         await asyncio.gather(*(cache.synced.wait() for cache in scheduler.caches))
     for watch in watches:
         watch.cancel()
     await asyncio.gather(*watches, return_exceptions=True)
+    return scheduler
+
+
+async def test_a_refused_binding_is_forgotten_with_the_rest_of_its_gang(config: Config, client: KubeClient) -> None:
+    """While the scheduler's view is old, someone else binds the first pod of the TP group."""
+    pods = tp_group("decode", 0, [8, 8])
+    await create(client, [node("n0"), node("n1"), node("n2")], [podgroup("decode", 2)], pods)
+    scheduler = await with_an_old_view(client)
     target = {"target": {"kind": "Node", "name": "n2"}, "metadata": {"name": "decode-0"}}
     await client.create_sub(kinds.POD, "decode-0", NAMESPACE, "binding", target)
-
     await scheduler.cycle()
+    assert len(scheduler.view.assumed) == 2
+    await scheduler.binder.idle()
+    assert await places(client) == {"decode-0": "n2", "decode-0-1": ""}
+    assert scheduler.view.assumed == {}
 
+
+async def test_what_is_assumed_is_not_bound_again(config: Config, client: KubeClient) -> None:
+    pods = tp_group("decode", 0, [8, 8])
+    await create(client, [node("n0"), node("n1")], [podgroup("decode", 2)], pods)
+    scheduler = await with_an_old_view(client)
+    await scheduler.cycle()
+    await scheduler.binder.idle()
     found = await places(client)
-    assert found == {"decode-0": "n2", "decode-0-1": scheduler.assumed[await uid_of(client, "decode-0-1")]}
-    assert len(scheduler.assumed) == 1
+    assert sorted(found.values()) == ["n0", "n1"]
+    assert sorted(scheduler.view.assumed.values()) == ["n0", "n1"]
+    version = (await client.list(kinds.POD, NAMESPACE)).resource_version
     await scheduler.cycle()
-    assert await places(client) == found, "what stays assumed is not bound again"
+    await scheduler.binder.idle()
+    assert (await client.list(kinds.POD, NAMESPACE)).resource_version == version
+    assert len(scheduler.view.assumed) == 2
 
 
 async def test_it_leaves_foreign_pods_alone_and_serves_its_verdicts(config: Config, client: KubeClient) -> None:
@@ -234,3 +253,71 @@ async def test_a_taken_port_ends_it(config: Config) -> None:
         taken.listen()
         with pytest.raises(OSError, match="address already in use"):
             await run(config, http_port=taken.getsockname()[1])
+
+
+async def test_a_place_that_is_being_freed_is_promised_and_then_taken(config: Config, client: KubeClient) -> None:
+    """The pod on the only node terminates: the gang gets its place as nominatedNodeName, and once it is gone, bound."""
+    (old,) = tp_group("old", 0, [8], on=["n0"])
+    old["metadata"]["finalizers"] = ["roleratio.dev/test"]
+    async with scheduling(config):
+        await create(client, [node("n0")], [podgroup("old", 1), podgroup("decode", 1)], [old])
+        await client.delete(kinds.POD, "old-0", NAMESPACE, grace_period_s=0)
+        await create(client, [], [], tp_group("decode", 0, [8]))
+
+        async def promised() -> bool:
+            pod = await client.get(kinds.POD, "decode-0", NAMESPACE)
+            return bool(pod["status"].get("nominatedNodeName") == "n0" and not pod["spec"].get("nodeName"))
+
+        await until(promised)
+        await client.patch(kinds.POD, "old-0", NAMESPACE, {"metadata": {"finalizers": None}})
+
+        async def bound() -> bool:
+            return (await places(client))["decode-0"] == "n0"
+
+        await until(bound)
+
+
+async def test_it_counts_gangs_that_wait_and_the_largest_that_fit(config: Config, client: KubeClient) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with scheduling(config, http_port=port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        groups = [podgroup("decode", 1), podgroup("large", 3)]
+        pods = [*tp_group("decode", 0, [4]), *tp_group("large", 0, [8, 8, 8])]
+        await create(client, [node("n0"), node("n1")], groups, pods)
+
+        gauge = "roleratio_scheduler_largest_group_pods{"
+
+        async def told() -> dict[str, float] | None:
+            """The gauge, once a decision has seen what the one before it has bound."""
+            async with http.get("/metrics") as answer:
+                lines = (await answer.text()).splitlines()
+            found = {
+                name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+            }
+            waits = found.get('roleratio_scheduler_waiting_groups{reason="InsufficientResource"}') == 1
+            return found if waits and found[f'{gauge}level="cluster",shape="{names.GPU}=4"}}'] == 3 else None
+
+        found = await until(told)
+        assert found[f'{gauge}level="{names.HOSTNAME}",shape="{names.GPU}=4"}}'] == 2
+        assert found[f'{gauge}level="cluster",shape="{names.GPU}=8"}}'] == 1
+        assert found["roleratio_scheduler_placement_seconds_count"] > 0
+
+
+async def test_decisions_are_recorded_and_decided_again(config: Config, client: KubeClient, tmp_path: Path) -> None:
+    async with scheduling(config, record=tmp_path / "decisions"):
+        await create(client, [node("n0")], [podgroup("decode", 1)], tp_group("decode", 0, [8]))
+
+        async def recorded() -> list[Binding]:
+            found = [read(path)[1] for path in files(tmp_path / "decisions")]
+            return [binding for verdicts in found for binding in verdicts.bindings]
+
+        (binding,) = await until(recorded)
+        assert (binding.pod, binding.node) == ("default/decode-0", "n0")
+    for path in files(tmp_path / "decisions"):
+        snapshot, verdicts = read(path)
+        assert place(snapshot) == verdicts
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.gz"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gangscheduler.cycle import UNKNOWN_FLOOR_WAIT_S
 from gangscheduler.model import Reason
-from gangscheduler.place import UNKNOWN_FLOOR_WAIT_S, how_many_fit, place
+from gangscheduler.place import how_many_fit, place
 from tests.gangscheduler.builders import (
     T0_S,
     bound,
@@ -121,7 +122,8 @@ def test_running_pods_count_for_the_minimum_and_terminating_ones_only_for_room()
     found = place(see([node("n0"), node("n1")], pods, [podgroup("d", 2)]))
     said = verdict(found, "d")
     assert not found.bindings
-    assert (said.desired, said.admitted, said.reason) == (2, 1, Reason.INSUFFICIENT_RESOURCE)
+    assert (said.desired, said.admitted, said.reason) == (2, 1, Reason.NOMINATED)
+    assert [(one.pod, one.node) for one in found.nominations] == [("default/d-2", "n1")]
 
 
 def test_pods_without_a_podgroup_come_after_the_minimums() -> None:
@@ -255,3 +257,12 @@ def test_enough_in_sum_but_in_pieces_is_fragmented() -> None:
 def test_a_node_that_shrank_below_its_use_has_no_room() -> None:
     pods = [pod("a", 6, on="n0"), pod("b", 0, cpu="1"), pod("c", 1)]
     assert bound(place(see([node("n0", 4)], pods))) == {"b": "n0"}
+
+
+def test_an_incomplete_tp_group_does_not_stand_for_one_that_could_be_placed() -> None:
+    """The repair of d-1 lacks a pod; d-0 is whole, but no node takes it: that is a no, not an empty yes."""
+    pods = [*tp_group("d", 0, [1, 1]), *tp_group("d", 1, [1, 1], on=["n0"], only=1)]
+    found = place(see([node("n0", ready=False)], pods, [podgroup("d", 2)]))
+    assert not found.bindings
+    assert verdict(found, "d").reason is Reason.NODES_UNSCHEDULABLE
+    assert set(bound(place(see([node("n0")], pods, [podgroup("d", 2)])))) == {"d-0", "d-0-1"}

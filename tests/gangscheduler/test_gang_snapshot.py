@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gangscheduler.ledger import admits
+from gangscheduler.eligibility import admits, rule_of
 from gangscheduler.snapshot import BadQuantity, build, group_shape, pod_requests, pod_shape, quantity, uses_claims
 from kubeapi import names
 from tests.gangscheduler.builders import node, pod, pod_spec, podgroup, see, shape_notes, tp_group
@@ -160,4 +160,4 @@ def either(*terms: list[dict[str, Any]]) -> dict[str, Any]:
 )
 def test_which_nodes_admit_a_pod(raw: dict[str, Any], spec: dict[str, Any], admitted: bool) -> None:
     (found,) = see([raw]).nodes
-    assert admits(found, pod_shape(pod_spec(1, **spec))) is admitted
+    assert admits(found, rule_of(pod_shape(pod_spec(1, **spec)))) is admitted

@@ -9,6 +9,7 @@ import pytest
 from gangscheduler.place import place
 from gangscheduler.undo import stuck
 from tests.gangscheduler.builders import Object, node, podgroup, see, tp_group
+from tests.gangscheduler.test_gang_layout import composite, leaf
 
 OWNER = [{"kind": "ReplicaSet", "name": "r", "uid": "u", "controller": True}]
 WAITING_CONTAINER = {"name": "main", "restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}}
@@ -96,3 +97,20 @@ def test_what_another_scheduler_has_bound_is_not_ours_to_take() -> None:
     pods = half_bound()
     pods[0]["spec"]["schedulerName"] = "default-scheduler"
     assert found([node("n0")], pods, [podgroup("decode")]) == {}
+
+
+def in_a_tree(minimum: int, *bound: str) -> dict[str, list[str]]:
+    """Two PodGroups of one pod below a composite; nodes for those that are bound, and no other."""
+    pods = []
+    for name in ("d-0", "d-1"):
+        (one,) = tp_group(name, 0, [8], on=[f"n-{name}"] if name in bound else [], phase="Pending")
+        one["metadata"]["ownerReferences"] = OWNER
+        pods.append(one)
+    groups = [composite("s", minimum), leaf("d-0", parent="s"), leaf("d-1", parent="s")]
+    return found([node(f"n-{name}") for name in bound], pods, groups)
+
+
+def test_a_tree_below_its_minimum_is_stuck_as_a_whole() -> None:
+    assert in_a_tree(2, "d-0") == {"gang default/composite/s": ["default/d-0-0"]}
+    assert in_a_tree(1, "d-0") == {}, "one is enough; the other one is an extra"
+    assert in_a_tree(0, "d-0") == {}, "its children have nothing to do with each other"

@@ -228,6 +228,35 @@ async def test_a_cache_shows_what_there_is(client: KubeClient) -> None:
     assert cache.error is None
 
 
+async def test_a_cache_keeps_what_its_reader_needs(client: KubeClient) -> None:
+    """Listed and watched objects alike."""
+
+    def slim(raw: Object) -> Object:
+        meta = {key: raw["metadata"][key] for key in ("namespace", "name", "resourceVersion")}
+        return {"metadata": meta, "holder": raw["spec"]["holderIdentity"]}
+
+    changes: list[WatchEvent] = []
+    await client.create(LEASE, {"metadata": {"name": "first"}, "spec": {"holderIdentity": "a"}}, NS)
+    cache = Cache(client, LEASE, on_change=changes.append, slim=slim)
+    task = asyncio.create_task(cache.run())
+    await cache.synced.wait()
+    await client.create(LEASE, {"metadata": {"name": "second"}, "spec": {"holderIdentity": "b"}}, NS)
+    async with asyncio.timeout(10):
+        while len(cache.items) < 2:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert {name: one["holder"] for (_, name), one in cache.items.items()} == {"first": "a", "second": "b"}
+    assert all(one.keys() == {"metadata", "holder"} for one in cache.items.values())
+    assert [event.object["holder"] for event in changes] == ["a", "b"]
+
+
+async def test_whether_there_is_any(client: KubeClient) -> None:
+    assert not await client.some(LEASE, NS)
+    await client.create(LEASE, lease("a"), NS)
+    assert await client.some(LEASE, NS)
+    assert not await client.some(LEASE, NS, field_selector="metadata.name=b")
+
+
 async def test_a_cache_says_why_it_is_not_fresh() -> None:
     async with KubeClient(Config("http://127.0.0.1:9"), field_manager="test") as client:
         cache = Cache(client, LEASE)

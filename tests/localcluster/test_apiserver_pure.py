@@ -370,7 +370,7 @@ def test_names_are_dns_1123(name: Any) -> None:
         (POD, POD_SPEC, POD_SPEC | {"schedulingGroup": {"podGroupName": "g"}}, False),
         (PODGROUP, GANG, {"schedulingPolicy": {"gang": {"minCount": 3}}}, True),
         (PODGROUP, GANG, {"schedulingPolicy": {"basic": {}}}, False),
-        (PODGROUP, GANG, GANG | {"workloadRef": {"workloadName": "w"}}, False),
+        (PODGROUP, GANG, GANG | {"workloadRef": {"workloadName": "w", "templateName": "t"}}, False),
         (DEPLOYMENT, SELECTED, SELECTED | {"replicas": 2}, True),
         (DEPLOYMENT, SELECTED, SELECTED | {"selector": {"matchLabels": {}}}, False),
         (LWS, LWS_SPEC, LWS_SPEC | {"replicas": 4}, True),

@@ -59,6 +59,7 @@ class Need:
 READ = "get list watch"
 LWS, LEASES = "leaderworkerset.x-k8s.io/leaderworkersets", "coordination.k8s.io/leases"
 CRDS = "apiextensions.k8s.io/customresourcedefinitions"
+COMPOSITES = "scheduling.k8s.io/compositepodgroups"
 PODGROUPS, RRA = "scheduling.k8s.io/podgroups", "roleratio.dev/roleratioautoscalers"
 
 NEEDS = (
@@ -79,10 +80,14 @@ NEEDS = (
     Need(SCHEDULER, READ, "/nodes", "room and place"),
     Need(SCHEDULER, READ, "/pods", "what waits, and what takes room"),
     Need(SCHEDULER, READ, PODGROUPS, "gangs and their minimums"),
+    Need(SCHEDULER, READ, COMPOSITES, "trees of gangs and their minimums"),
     Need(SCHEDULER, "create", "/pods/binding", "placing a pod"),
     Need(SCHEDULER, "create", "/pods/eviction", "undoing a TP group that could be bound only in part"),
-    Need(SCHEDULER, "patch", "/pods/status", "why a pod waits"),
+    Need(SCHEDULER, "patch", "/pods/status", "why a pod waits, and which place is being freed for it"),
     Need(SCHEDULER, "patch", f"{PODGROUPS}/status", "whether more groups could be placed"),
+    Need(SCHEDULER, "patch", f"{COMPOSITES}/status", "the same of a tree"),
+    Need(SCHEDULER, "create", "authentication.k8s.io/tokenreviews", "who asks what would fit"),
+    Need(SCHEDULER, "create", "authorization.k8s.io/subjectaccessreviews", "whether they may ask"),
     Need(SCHEDULER, "get create patch", "/events", "what was bound and what was not, beside the pod"),
     Need(SCHEDULER, "create", LEASES, "leader election", SYSTEM),
     Need(SCHEDULER, "get update", LEASES, "leader election", SYSTEM, SCHEDULER),
