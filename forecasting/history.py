@@ -1,4 +1,4 @@
-"""The recent past of one series: its last values on the grid, and running means of them.
+"""The recent past of one series: its last values on the grid, running means of them, and whether there is a burst.
 
 Rules:
 1. A moment is a whole number of steps since the first value; HISTORY of them are kept.
@@ -12,6 +12,7 @@ import math
 from array import array
 from typing import TYPE_CHECKING
 
+from forecasting.bursts import Bursts
 from forecasting.smoothing import DampedTrend, KalmanBank
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ SPANS = (4, 12, 36)
 class History:
     """Values and running means up to the last moment; all sizes bounded."""
 
-    __slots__ = ("count", "kalman", "known", "means", "roots", "since_known", "trend")
+    __slots__ = ("bursts", "count", "kalman", "known", "means", "roots", "since_known", "trend")
 
     def __init__(self) -> None:
         self.count = 0
@@ -40,7 +41,7 @@ class History:
         self.means = [0.0] * len(SPANS)
         self.since_known = 0
         """Steps since the last known value."""
-        self.trend, self.kalman = DampedTrend(), KalmanBank()
+        self.trend, self.kalman, self.bursts = DampedTrend(), KalmanBank(), Bursts()
 
     @property
     def now(self) -> int:
@@ -63,6 +64,7 @@ class History:
         if known:
             self.trend.add(root)
             self.kalman.add(root)
+            self.bursts.see(value)
         self.count += 1
 
     def holds(self, moment: int) -> bool:

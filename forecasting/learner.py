@@ -4,8 +4,9 @@ Rules:
 1. Every expert speaks at every origin; what it would have lost is learned when the target comes.
 2. An expert with as yet nothing to say repeats the last value, or the plain quantiles of past errors.
 3. One mixture makes the median from point forecasts; a second makes each quantile from several spreads around it; then
-   the quantile is moved until it covers what it promises.
-4. An actual value further than OUTLIER scales from the median teaches no more than one that far.
+   the quantile is moved until it covers what it promises. In a burst it is lifted to the envelope (see `bursts`).
+4. An actual value further than OUTLIER scales from the median, and above what every expert said, teaches regressions
+   and mixtures no more than one that far. Past errors are kept in full: one moves no quantile, and many must.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from forecasting.aggregate import Aggregate
+from forecasting.bursts import Lift
+from forecasting.calibration import Calibration
 from forecasting.errors import Errors
 from forecasting.features import NAMES, SHORT, TILTING, Features
 from forecasting.history import History
@@ -34,7 +37,15 @@ if TYPE_CHECKING:
 
 MEMORIES = (0.99, 0.995, 0.998)
 SHORT_RIDGE, ALL_RIDGE = 10.0, 30.0
-MEDIANS = {"last_value": 0.4, "seasonal_naive": 0.02, "damped_trend": 0.04, "kalman": 0.04, "ridge": 0.5}
+MEDIANS = {
+    "last_value": 0.38,
+    "seasonal_naive": 0.02,
+    "days": 0.02,
+    "day_change": 0.02,
+    "damped_trend": 0.04,
+    "kalman": 0.04,
+    "ridge": 0.48,
+}
 """Experts of the median and what they weigh before anything is known; ridges share theirs."""
 SPREADS = {
     "last_value": 0.15,
@@ -61,7 +72,6 @@ MEASURED = 500
 """Targets over which measured errors fade."""
 TRUSTED = 10
 """Targets per step of the horizon at which a regression is believed by half."""
-CORRECTION = 0.02
 TYPICAL_RATE = 0.02
 OUTLIER = 20.0
 NEAR_ZERO = 0.1
@@ -85,7 +95,16 @@ class Said:
     shape: Values
     spreads: Values
     mixed: Values
+    plain: Values
+    """What is given where there is no burst."""
     given: Values
+    envelope: float
+    """What high quantiles should reach in a burst; 0 outside one."""
+
+    @property
+    def lifted(self) -> bool:
+        """Whether the envelope of a burst lifted a quantile."""
+        return bool((self.given > self.plain).any())
 
     @property
     def scale(self) -> float:
@@ -113,14 +132,13 @@ class Learner:
         self.spread = Spread(self.features.hour, self.features.day)
         self.errors = Errors(SCALED)
         self.tilt = Tilt(len(TILTING) + 2, self.quantiles)
-        self.correction = np.zeros(len(quantiles))
-        # What a median covers is nobody's promise: moving it would only cost.
-        self.correcting = 2 * CORRECTION * np.abs(self.quantiles - 0.5)
+        self.calibration = Calibration(self.quantiles, steps)
         # A spread that loses clearly less than the mixture speaks in its place: by more than what so few targets, of
         # which a tail is passed by fewer still, can say by chance.
         tails = np.minimum(self.quantiles, 1 - self.quantiles)
         self.favour = np.maximum(0.0, 1 - 1 / np.sqrt(RIVALRY * tails))
         self.rivals = np.zeros((len(SPREADS) + 1, len(quantiles)))
+        self.lift = Lift(self.quantiles)
         self.typical = 0.0
         self.said: Said
         self.losses = np.zeros(4 + len(quantiles))
@@ -180,18 +198,18 @@ class Learner:
     def _learn_from(self, pending: Said, root: float, origin: int) -> None:
         import numpy as np
 
-        actual = root * root
+        came = actual = root * root
         if self.spread.ready > UNREADY:
             reach = OUTLIER * pending.scale
-            actual = min(max(actual, pending.median - reach), pending.median + reach)
+            high = max(pending.median + reach, float(pending.experts.max()))
+            actual = min(max(actual, pending.median - reach), high)
         self.medians.learn(actual, np.array([pending.median]), pending.experts[:, None])
         self._learn_ridge(pending, root)
-        error = actual - pending.median
-        errors = np.full(SCALED, error)
-        errors[:2] = actual - pending.root**2
+        errors = np.full(SCALED, came - pending.median)
+        errors[:2] = came - pending.root**2
         with np.errstate(over="ignore"):
             errors /= pending.scales
-        errors[6] = actual - pending.season
+        errors[6] = came - pending.season
         if pending.scales[1] > pending.root**2:
             errors[1] = np.nan
         if self.spread.ready < UNREADY:
@@ -201,9 +219,10 @@ class Learner:
         self.errors.add(errors)
         self._compare(pending, actual)
         self.mixture.learn(actual, pending.mixed, pending.spreads)
-        self._measure(pending, root * root)
-        self.correction += self.correcting * ((actual > pending.given) - (1 - self.quantiles))
-        self.spread.learn(origin, error, pending.seen)
+        self._measure(pending, came)
+        self.lift.learn(actual, pending.plain, pending.envelope)
+        self.calibration.learn(actual, pending.plain)
+        self.spread.learn(origin, actual - pending.median, pending.seen)
 
     def _compare(self, pending: Said, actual: float) -> None:
         """Losses of each spread and, the last row, of their mixture, which is favoured by a little."""
@@ -247,8 +266,12 @@ class Learner:
         mixed = self.mixture.mix(spreads)
         leaders = np.argmin(self.rivals, axis=0)
         led = np.take_along_axis(np.vstack((spreads, mixed)), leaders[None], 0)[0] if self.targets > RIVALRY else mixed
-        given = np.maximum(np.maximum.accumulate(led + self.correction * scale), 0.0)
-        return Said(root, season, features, experts, median, scales, seen, shape, spreads, mixed, given)
+        plain = np.maximum(np.maximum.accumulate(led + self.calibration.at() * scale), 0.0)
+        envelope = history.bursts.envelope
+        given = np.maximum.accumulate(self.lift.lifted(plain, envelope))
+        return Said(
+            root, season, features, experts, median, scales, seen, shape, spreads, mixed, plain, given, envelope
+        )
 
     def _experts(self, history: History, features: Values, season: float) -> Values:
         """Point forecasts, in the order of MEDIANS; `season` is a root."""
@@ -260,7 +283,8 @@ class Learner:
         trust = self.errors.seen / (self.errors.seen + TRUSTED * self.steps)
         ridges = root + trust * np.clip(self.ridge.predict(features), -reach, reach)
         trend, level = history.trend.at(self.steps), history.kalman.level()
-        roots = np.array([root, season, trend, level, *ridges])
+        days, day = features[NAMES.index("days_level")], features[NAMES.index("day")]
+        roots = np.array([root, season, root + days, root + day, trend, level, *ridges])
         values: Values = np.maximum(roots, 0.0) ** 2
         return values
 

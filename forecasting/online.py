@@ -16,11 +16,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from forecasting.bursts import Bursts
 from forecasting.history import HISTORY, History
 from forecasting.learner import Learner
 from forecasting.model import QUANTILES, Fallback, Forecast, Measured
-from forecasting.series import Grid, SeriesError, Sieve, regular
+from forecasting.series import VALUE_MAX, Grid, SeriesError, Sieve, regular
 
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 144, 200, 288, 400, 576, 800, 1008)
 KEPT_HORIZONS = 3
@@ -42,7 +41,6 @@ class Online:
 
     def _forget(self) -> None:
         self.history = History()
-        self.bursts = Bursts()
         self.sieve = Sieve()
         self.learners: dict[int, Learner] = {}
         self.replays: dict[int, Replay] = {}
@@ -55,7 +53,7 @@ class Online:
 
     def update(self, at_s: float, value: float) -> None:
         """Take one sample. Steps that it closes are learned from."""
-        if not (math.isfinite(at_s) and math.isfinite(value) and value >= 0):
+        if not (math.isfinite(at_s) and 0 <= value <= VALUE_MAX):
             self.refused += 1
             return
         if math.isnan(self.start_s):
@@ -96,8 +94,6 @@ class Online:
                 self._open.index -= 1
             return
         self.history.add(value)
-        if not math.isnan(value):
-            self.bursts.see(value)
         for learner in self.learners.values():
             learner.step(self.history)
         for replay in self.replays.values():
@@ -156,14 +152,13 @@ class Online:
         # Errors grow about like the root of time: to a longer horizon, and over steps without a value.
         wider = (stretch * (1 + self.history.since_known / steps)) ** 0.5
         middle = learner.median
-        values = [max(0.0, middle + wider * (value - middle)) for value in learner.said.given.tolist()]
-        if self.bursts.active:
-            envelope = self.bursts.envelope
-            values = [
-                max(value, envelope) if level > 0.5 else value
-                for level, value in zip(self.quantiles, values, strict=True)
-            ]
-        return values
+        plain, given = learner.said.plain.tolist(), learner.said.given.tolist()
+        values = [max(0.0, middle + wider * (value - middle)) for value in plain]
+        # The envelope of a burst is a value that was seen: it stays where it is.
+        return [
+            max(value, said) if said > before else value
+            for value, said, before in zip(values, given, plain, strict=True)
+        ]
 
     def follow(self, steps: int) -> Learner:
         """Learn a horizon of exactly so many steps from the next value on."""
@@ -218,7 +213,7 @@ class Online:
             return "stale"
         if not ready:
             return "catching up"
-        if self.bursts.active:
+        if learner.said.lifted:
             return "burst"
         return "young" if learner.targets < YOUNG else "none"
 

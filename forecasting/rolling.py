@@ -1,6 +1,6 @@
 """Forecasts of every step of a known series, as they would have been made: for scores and pictures.
 
-The learner and the bursts are those of `online`; nothing looks ahead.
+The learner is that of `online`; nothing looks ahead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Rolled:
     parts: Values
     """Shape (places, PARTS, quantiles)."""
     burst: NDArray[np.bool_]
-    """Whether an envelope was in force."""
+    """Whether an envelope lifted a quantile."""
     forecast: Forecast
     """The last one, from the end of the grid."""
 
@@ -62,5 +62,5 @@ def rolled(grid: Grid, steps: int, quantiles: Sequence[float] = QUANTILES) -> Ro
         forecasts[place] = online.quantiles_at(steps)
         points[place, :alone], points[place, alone] = said.experts[:alone], said.experts[alone:].mean()
         parts[place] = said.spreads
-        burst[place] = online.bursts.active
+        burst[place] = said.lifted
     return Rolled(forecasts, points, parts, burst, online.now(steps))

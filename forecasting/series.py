@@ -2,7 +2,8 @@
 
 Rules:
 1. Missing is NaN on the grid and never zero; what is partial is missing too, and counted apart.
-2. Points out of order are sorted; of two at one moment the later given wins; NaN, infinite and negative are missing.
+2. Points out of order are sorted; of two at one moment the later given wins; NaN, infinite, negative and above
+   VALUE_MAX are missing.
 3. Whether a zero is idleness or a hole is said by the caller, or by the series itself: where the positive values
    never come near zero and zeros are few, a zero among them is a hole.
 4. A value far below all of the last day is partial (a scrape that saw a part of the fleet) for PARTIAL_STEPS at most;
@@ -30,7 +31,8 @@ PARTIAL_STEPS = 12
 LOOK_BACK = 144
 NEAR_ZERO_SHARE, NEAR_ZERO_QUANTILE, HOLES_MAX = 0.2, 0.02, 0.2
 POINTS_MAX = 1_000_000
-DAY_S = 86_400.0
+VALUE_MAX = 1e30
+"""Above, sums and squares of values would leave what a float can hold."""
 
 
 class SeriesError(ValueError):
@@ -146,7 +148,7 @@ def _usable(points: Iterable[tuple[float, float]]) -> tuple[list[float], list[fl
     known: dict[float, float] = {}
     refused = 0
     for at_s, value in points:
-        if math.isfinite(at_s) and math.isfinite(value) and value >= 0:
+        if math.isfinite(at_s) and 0 <= value <= VALUE_MAX:
             known[at_s] = value
         else:
             refused += 1

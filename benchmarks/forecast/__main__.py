@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         tasks = from_files(arguments.data, arguments.steps) if arguments.data else from_shared()
         if arguments.json:
-            arguments.json.open("a", encoding="utf-8").close()
+            with arguments.json.open("a", encoding="utf-8") as out:
+                out.write("" if out.tell() else "[]\n")
     except (SeriesError, BenchmarkError, OSError) as error:
         print(f"benchmarks.forecast: {error}", file=sys.stderr)
         return 2

@@ -101,11 +101,11 @@ def pmdarima(task: Task) -> Forecasts:
 
 def prophet(task: Task) -> Forecasts:
     """Prophet with its defaults; its curve and interval go on until the next fit."""
+    for name, level in (("cmdstanpy", logging.ERROR), ("prophet", logging.ERROR), ("prophet.plot", logging.CRITICAL)):
+        logging.getLogger(name).setLevel(level)
     import pandas
     from prophet import Prophet
 
-    logging.getLogger("cmdstanpy").setLevel(logging.ERROR)
-    logging.getLogger("prophet").setLevel(logging.ERROR)
     filled, step_s = task.filled(), task.grid.step_s
     refits = _refits(task)
     found = {steps: np.empty((len(task.origins(steps)), len(QUANTILES))) for steps in task.steps}

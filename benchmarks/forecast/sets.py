@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.forecast.origins import Task
 from benchmarks.shared import shared
-from forecasting.series import regular
+from forecasting.series import Grid, SeriesError, regular
 from forecasting.table import read_points
 
 SERVEGEN, AZURE = ("m-large", "m-mid"), ("code", "conv")
@@ -30,7 +30,15 @@ Points = list[tuple[float, float]]
 
 def from_files(paths: list[Path], steps: tuple[int, ...]) -> list[Task]:
     """One task a file. Raises SeriesError naming it, OSError."""
-    return [Task(_stem(path), regular(read_points(path.read_bytes(), str(path))), steps) for path in paths]
+    return [Task(_stem(path), _grid(path), steps) for path in paths]
+
+
+def _grid(path: Path) -> Grid:
+    points = read_points(path.read_bytes(), str(path))
+    try:
+        return regular(points)
+    except SeriesError as error:
+        raise SeriesError(f"{path}: {error}") from None
 
 
 def from_shared() -> list[Task]:

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -118,24 +119,86 @@ def test_the_command_writes_rows_of_any_table(tmp_path: Path, capsys: pytest.Cap
     assert "demand" in capsys.readouterr().out
 
 
+def table(value: Callable[[int], object], step: Callable[[int], object] = lambda i: i * 60) -> bytes:
+    return "\n".join(["t,v", *(f"{step(i)},{value(i)}" for i in range(60))]).encode()
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("raw", "words"),
     [
-        (["--data", "/nowhere/at-all.csv"], "No such file"),
-        (["--data", "{empty}"], "empty"),
-        (["--data", "{blank}"], "none of 1 points"),
+        (b"", "empty; expected a header"),
+        (b"t,v\n", "a header and no line after it"),
+        (b"0,1\n60,2\n", "no header"),
+        (b"t,v\n0,\n", "none of 1 points"),
+        (table(lambda i: "NaN"), "none of 60 points"),
+        (table(lambda i: -1 - i), "none of 60 points"),
+        (table(lambda i: "inf"), "none of 60 points"),
+        (table(lambda i: "much" if i == 30 else i), "line 32: value 'much'"),
+        (table(lambda i: i, lambda i: "soon"), "line 2: time 'soon'"),
+        (b"t;v\n0;1\n", "expected two columns"),
+        (b"t,v\n0,1\n1,2\n2,3\n1e12,4\n", "expected at most"),
+        (gzip.compress(table(lambda i: i))[:40], "cannot be read"),
+        (bytes(range(256)), "cannot be read"),
     ],
 )
-def test_bad_data_is_one_clear_error(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_data_is_one_clear_error_that_names_the_file(
+    raw: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "empty.csv").write_text("", encoding="utf-8")
-    (tmp_path / "blank.csv").write_text("t,v\n0,\n", encoding="utf-8")
-    files = {"empty": tmp_path / "empty.csv", "blank": tmp_path / "blank.csv"}
-    assert main([argument.format(**files) for argument in arguments]) == 2
+    data = tmp_path / "demand.csv"
+    data.write_bytes(raw)
+    assert main(["--data", str(data)]) == 2
     said = capsys.readouterr().err.strip()
     assert words in said
+    assert str(data) in said
     assert "\n" not in said
+
+
+def test_a_file_that_is_not_there_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", "/nowhere/at-all.csv"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "No such file" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        table(lambda i: 5),
+        table(lambda i: 0),
+        table(lambda i: "NaN" if i % 7 == 0 else i),
+        table(lambda i: "inf" if i % 7 == 0 else i),
+        table(lambda i: -i if i % 7 == 0 else i),
+        table(lambda i: 1e308 if i % 7 == 0 else i),
+        table(lambda i: i, lambda i: (i * 37 % 60) * 60),
+        table(lambda i: i, lambda i: i // 2 * 60),
+        table(lambda i: i, lambda i: f"2026-01-0{1 + i // 24}T{i % 24:02d}:00:00Z"),
+        table(lambda i: i, lambda i: f"2026-01-0{1 + i // 24} {i % 24:02d}:00:00"),
+        gzip.compress(table(lambda i: i)),
+        table(lambda i: i).replace(b"\n", b"\r\n"),
+    ],
+    ids=[
+        "constant",
+        "idle",
+        "missing",
+        "infinite",
+        "negative",
+        "too large",
+        "out of order",
+        "twice",
+        "ISO 8601",
+        "with a blank",
+        "gzip",
+        "CRLF",
+    ],
+)
+def test_odd_data_is_scored(raw: bytes, tmp_path: Path) -> None:
+    data, out = tmp_path / "demand.csv", tmp_path / "rows.json"
+    data.write_bytes(raw)
+    assert main(["--data", str(data), "--steps", "1,2", "--models", "roleratio,last_value", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text(encoding="utf-8"))
+    assert {row["horizon_s"] for row in rows} == {row["horizon_s"] for row in rows if row["model"] == "last_value"}
+    assert len({row["horizon_s"] for row in rows}) == 2
+    assert all(math.isfinite(row["pinball"]) and row["n"] > 5 for row in rows)
 
 
 @pytest.mark.parametrize("steps", ["0", "1,x", "", "-1"])

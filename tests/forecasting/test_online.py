@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecasting.bursts import Lift
 from forecasting.history import HISTORY
 from forecasting.online import STEPS, Online, forecast
 from forecasting.rolling import rolled
@@ -104,6 +105,51 @@ def test_on_a_random_walk_it_costs_little_more_than_last_value() -> None:
     assert losses(actual, run.forecasts[places]) < 1.05 * losses(actual, run.parts[places, 0])
 
 
+def stairs(count: int) -> list[float]:
+    """Constant stretches of 20 steps in the mean, with jumps between them."""
+    rng, values = random.Random(3), []
+    while len(values) < count:
+        values += [rng.choice([20.0, 40.0, 80.0, 120.0, 200.0, 300.0])] * int(2 + rng.expovariate(1 / 20))
+    return values[:count]
+
+
+def sporadic(count: int) -> list[float]:
+    """Nothing, and now and then something."""
+    rng = random.Random(11)
+    return [rng.expovariate(1 / 20) if rng.random() < 0.15 else 0.0 for _ in range(count)]
+
+
+def glitches(count: int) -> list[float]:
+    """Single values a hundred times the others."""
+    rng = random.Random(1)
+    return [100 * math.exp(rng.gauss(0, 0.08)) * (100 if rng.random() < 0.004 else 1) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [(stairs(1000), 1.1), (sporadic(1000), 0.95), (glitches(1000), 0.95)],
+    ids=["stairs", "sporadic", "glitches"],
+)
+@pytest.mark.parametrize("steps", [1, 6])
+def test_rare_and_large_changes_cost_little_more_than_in_last_value_at_most(
+    values: list[float], share: float, steps: int
+) -> None:
+    grid = regular(points(values, 600.0), zeros="idle")
+    run = rolled(grid, steps)
+    places = np.arange(250, len(values) - steps)
+    actual = grid.values[places + steps]
+    assert losses(actual, run.forecasts[places]) < share * losses(actual, run.parts[places, 0])
+
+
+def test_what_is_switched_on_by_the_clock_is_learned_from_earlier_days() -> None:
+    rng, period = random.Random(4), 48
+    values = [100 * math.exp(rng.gauss(0, 0.08)) if 16 <= i % period < 36 else 2.0 for i in range(20 * period)]
+    run = rolled(regular(points(values)), 6)
+    places = np.arange(10 * period, len(values) - 6)
+    actual = np.asarray(values)[places + 6]
+    assert losses(actual, run.forecasts[places]) < 0.5 * losses(actual, run.parts[places, 0])
+
+
 @pytest.mark.parametrize("steps", [1, 6])
 def test_quantiles_cover_what_they_promise_also_after_a_level_shift(steps: int) -> None:
     rng = random.Random(5)
@@ -133,10 +179,32 @@ def test_a_second_high_sample_is_a_burst_that_lifts_high_quantiles_and_is_left_s
     envelopes = []
     for _ in range(60):
         online.add(100.0 + rng.gauss(0, 3))
-        envelopes.append(online.bursts.envelope)
+        envelopes.append(online.history.bursts.envelope)
     assert envelopes[0] > 800
     assert all(later <= earlier + 1e-9 for earlier, later in pairwise(envelopes))
-    assert not online.bursts.active
+    assert not online.history.bursts.active
+
+
+def test_a_burst_that_lasts_becomes_usual() -> None:
+    online = Online(60.0)
+    for level in (20.0, 300.0):
+        for _ in range(60):
+            online.add(level)
+    assert not online.history.bursts.active
+    online.add(200.0)
+    assert not online.history.bursts.active
+
+
+def test_lifting_that_never_pays_is_given_up_and_comes_back_when_it_would_have() -> None:
+    levels = np.array([0.5, 0.9, 0.99])
+    lift, plain = Lift(levels), np.array([100.0, 120.0, 150.0])
+    assert lift.lifted(plain, 400.0).tolist() == [100.0, 400.0, 400.0]
+    for _ in range(20):
+        lift.learn(100.0, plain, 400.0)
+    assert lift.lifted(plain, 400.0).tolist() == [100.0, 120.0, 150.0]
+    for _ in range(20):
+        lift.learn(400.0, plain, 400.0)
+    assert lift.lifted(plain, 400.0).tolist() == [100.0, 400.0, 400.0]
 
 
 def test_one_glitch_is_no_burst() -> None:
@@ -146,7 +214,7 @@ def test_one_glitch_is_no_burst() -> None:
         online.add(100.0 + i % 5)
     online.add(10_000.0)
     online.add(101.0)
-    assert not online.bursts.active
+    assert not online.history.bursts.active
     assert online.now(1).at(0.5) < 200
 
 

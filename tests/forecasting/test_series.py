@@ -42,7 +42,7 @@ def test_points_on_a_grid(points: list[tuple[float, float]], step_s: float, valu
     ("points", "words"),
     [
         ([], "no points"),
-        ([(0, NAN), (1, INF), (2, -1.0)], "none of 3 points"),
+        ([(0, NAN), (1, INF), (2, -1.0), (3, 1e31)], "none of 4 points"),
         ([(NAN, 1.0)], "none of 1 points"),
     ],
 )
