@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from forecasting.model import Forecast as Foretold
 from forecasting.recent import Fit
 from perfmodel.correction import Correction
 from policies.burst import Panic
@@ -45,7 +46,8 @@ TokensAt = Literal["arrival", "end"]
 class RouterSample:
     """One router, gateway or frontend process: what arrived there, and what its clients saw.
 
-    Counters since its start; `prompts` is how many prompts `prompt_tokens` counts. `start_s` is when its pod started,
+    Counters since its start; `prompts` is how many prompts `prompt_tokens` counts, `cached_tokens` how many of these
+    tokens a prefix cache had. `start_s` is when its pod started,
     `ready_s` when it last became ready (Unix seconds).
     """
 
@@ -60,6 +62,7 @@ class RouterSample:
     ttft: Histogram | Missing
     itl: Histogram | Missing
     prompts: Number = Missing("the page does not say it")
+    cached_tokens: Number = Missing("the page does not say it")
     tokens_at: TokensAt = "arrival"
     in_flight: Mapping[str, float] | Missing = field(default_factory=dict)
     engine: str = ""
@@ -73,8 +76,9 @@ class WorkerSample:
     """One pod of a TP group, as its own page describes it: counters since its start, gauges of now.
 
     `in_flight` are all requests that it has accepted and not finished, `prompts` those that `prompt_tokens`
-    counts. `engines` counts the engines (data-parallel ranks) whose numbers are summed here, `ranks` says which they
-    are. A pod whose page only repeats its leader's engine, or is idle beside it, is a sample, too: `core.groups` tells.
+    counts, `cached_tokens` what of these a prefix cache had. `engines` counts the engines (data-parallel ranks) whose
+    numbers are summed here, `ranks` says which they are. A pod whose page only repeats its leader's engine, or is idle
+    beside it, is a sample, too: `core.groups` tells.
     """
 
     uid: str
@@ -98,6 +102,7 @@ class WorkerSample:
     in_flight: Number = Missing("the page does not say it")
     arrivals: Number = Missing("the engine counts no arrivals")
     prompts: Number = Missing("the page does not say it")
+    cached_tokens: Number = Missing("the page does not say it")
     kv_usage_max: Number = Missing("the page does not say it")
     kv_capacity_tokens: Number = Missing("the page does not say it")
     preemptions: Number = Missing("the page does not say it")
@@ -210,6 +215,30 @@ class Fleet:
         return self.prefill if role is Role.PREFILL else self.decode
 
 
+Series = Literal["requests_per_s", "prompt_tokens_per_s", "output_tokens_per_s", "cached_share"]
+"""What is foretold of a service: fields of a Demand. The share of prompt tokens that a prefix cache has is foretold
+where engines count them; no size is made of it.
+"""
+WORK: Mapping[Role, Series] = {Role.PREFILL: "prompt_tokens_per_s", Role.DECODE: "output_tokens_per_s"}
+"""Each role's work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a forecaster outside of the tick has foretold by now, of each series that it knows at one horizon.
+
+    `only`: nothing but this may speak, to measure what a forecast is worth; a tick then plans with its median and the
+    errors that it has shown.
+    """
+
+    series: Mapping[Series, Foretold] = field(default_factory=dict)
+    only: bool = False
+
+    def of(self, role: Role) -> Foretold | None:
+        """What is foretold of one role's work."""
+        return self.series.get(WORK[role])
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """The world at `now_s` (Unix seconds)."""
@@ -217,6 +246,7 @@ class Observation:
     now_s: float
     samples: Samples
     fleet: Fleet
+    outlook: Outlook = Outlook()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +254,8 @@ class Demand:
     """Offered work at one moment, measured at arrival over the last `window_s`; shorter than usual in a burst.
 
     Prefill's work is prompt tokens, decode's is output tokens; what is not known of one role says so, and does not
-    take the other's with it. `basis`: who counted the arrivals.
+    take the other's with it. `cached_share`: of the prompt tokens that were computed lately, those that a prefix cache
+    had (0 to 1). `basis`: who counted the arrivals.
     """
 
     at_s: float
@@ -234,6 +265,7 @@ class Demand:
     output_tokens_per_s: Number
     prompt_tokens_mean: Number
     output_tokens_mean: Number
+    cached_share: Number = Missing("nobody counts cached prompt tokens")
     burst: bool = False
     basis: Literal["router", "prefill", "decode", "none"] = "router"
 
@@ -333,12 +365,14 @@ class Forecast:
 
 
 Origin = Literal["router", "prefill", "decode"]
-Count = Literal["arrivals", "offered_tokens", "prompt_tokens", "prompts", "generation_tokens", "finished", "served"]
+Count = Literal[
+    "arrivals", "offered_tokens", "prompt_tokens", "prompts", "cached_tokens", "generation_tokens", "finished", "served"
+]
 """What is summed up over an origin's sources:
 
 `arrivals`: requests that came in; where nobody counts them, those that finished, run and wait. `offered_tokens`: prompt
-tokens at arrival. `prompt_tokens` of `prompts` prompts that were computed. `generation_tokens` of `finished` requests;
-`served` counts those that run by half.
+tokens at arrival. `prompt_tokens` of `prompts` prompts that were computed, of which a prefix cache had `cached_tokens`.
+`generation_tokens` of `finished` requests; `served` counts those that run by half.
 """
 Counts = Mapping[Count, float]
 """A count that is not there is not known."""
@@ -415,22 +449,26 @@ class Watched:
 class Learned:
     """By how much the profile of that name is off, as seen in the fleet.
 
-    `context`: tokens held in decode per sequence, over what the mean lengths of requests say (`core.learn`).
+    `context`: tokens held in decode per sequence, over what the mean lengths of requests say. `cached_share`: of prompt
+    tokens, what a prefix cache keeps having (`core.learn`).
     """
 
     profile: str = ""
     correction: Correction = field(default_factory=Correction)
     context: float = 1.0
+    cached_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """One role's offered tokens/s in even steps (`core.forecast`), oldest first, the last one ended at `end_s`; None
-    where it is not known. `tokens_mean` is the last known length; `fit` says since `fitted_s` who forecasts.
+    where it is not known. `told`: what was foretold at the end of each step. `tokens_mean` is the last known length;
+    `fit` says since `fitted_s` who forecasts.
     """
 
     end_s: float
     values: tuple[float | None, ...] = ()
+    told: tuple[float | None, ...] = ()
     tokens_mean: float = 0.0
     fit: Fit | None = None
     fitted_s: float = 0.0

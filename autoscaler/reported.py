@@ -53,6 +53,10 @@ class RoleReport(_Reported):
     """Offered work to size for, one cold start ahead."""
     horizon_s: float | None = Field(None, ge=0)
     """How far ahead that is: this role's own cold start, in seconds."""
+    forecast_by: str | None = None
+    """Who forecasts now: mean, a line, memory (of bursts), told (learned from a longer history), or now."""
+    learned_error: float | None = Field(None, ge=0)
+    """Error of the learned forecast of this role's work so far: summed errors over summed work (WAPE)."""
 
 
 class LastDecision(_Reported):

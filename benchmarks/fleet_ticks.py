@@ -3,8 +3,9 @@
 How: each fleet size has a process of its own, since its memory is measured. A few services live through their history
 under a diurnal, noisy demand and follow what is decided for them; the fleet is many copies of them, every one with its
 own noise from then on. A round looks at one service after the other and ticks it with the state that its last tick
-handed on; only the ticks are timed, in seconds of the processor, so that others on the machine do not count. A service
-has a router and one worker per TP group, whose samples have counts of their own and share bounds, as pages give them.
+handed on; only the ticks are timed, in seconds of the processor, so that others on the machine do not count. The
+largest fleet is measured with learned forecasts beside its ticks, too. A service has a router and one worker per TP
+group, whose samples have counts of their own and share bounds, as pages give them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -25,6 +26,7 @@ import psutil
 
 from autoscaler.core import tick
 from autoscaler.model import (
+    Decision,
     Fleet,
     Group,
     Histogram,
@@ -36,18 +38,21 @@ from autoscaler.model import (
     Step,
     WorkerSample,
 )
+from autoscaler.outlook import Learned
 from autoscaler.settings import Settings, parse_settings
 from benchmarks.figure import Figure, figure
 from benchmarks.objects import CREATED_S
 from benchmarks.processes import BenchmarkError
-from perfmodel.profile import DEFAULT_PROFILE, load_profile
+from perfmodel.profile import DEFAULT_PROFILE, Profile, load_profile
 from policies.model import ROLES, Role
 from roleratio.cli import Parser
 from serving.metrics import FINE_BUCKETS_S, ITL_BUCKETS_S, TTFT_BUCKETS_S
 
 LIMIT_MS, LIMIT_MB, LIMIT_BEND = 1000.0, 300.0, 1.3
+LIMIT_LEARNING_MB = 600.0
 NAMESPACE, PODS_PER_GROUP = "fleet", 2
 MOST_GROUPS, COLD_START_S, DAY_S, NOISE = 8, 120.0, 86400.0, 0.1
+LEADS = dict.fromkeys(ROLES, COLD_START_S)
 ABOUT = ((0.4, 0.8), (0.03, 0.4))
 """Median in seconds and spread (sigma of the logarithm) of TTFT and ITL."""
 
@@ -60,6 +65,8 @@ class Sizes:
     rounds: int = 10
     history_s: float = 1200.0
     lives: int = 20
+    learning: bool = False
+    """With learned forecasts: three series of each service."""
 
 
 DEFAULT = Sizes()
@@ -103,15 +110,17 @@ class Life:
     output_tokens: float
     groups: dict[Role, int]
     floors: dict[Role, int]
+    learned: Learned | None = None
     requests: float = 1e5
     state: State = field(default_factory=State)
 
     @classmethod
-    def born(cls, rng: random.Random) -> Life:
+    def born(cls, rng: random.Random, learned: Learned | None) -> Life:
         """A small service: some groups of each role."""
         groups = {role: rng.randint(2, 4) for role in ROLES}
         rate_rps, phase_s = rng.uniform(4.0, 12.0), rng.uniform(0.0, DAY_S)
-        return cls(rate_rps, phase_s, rng.uniform(800, 2000), rng.uniform(100, 300), groups, dict.fromkeys(ROLES, 1))
+        lengths, floors = (rng.uniform(800, 2000), rng.uniform(100, 300)), dict.fromkeys(ROLES, 1)
+        return cls(rate_rps, phase_s, *lengths, groups, floors, learned)
 
     def flow(self, now_s: float, period_s: float, rng: random.Random) -> None:
         """Let requests come and go: a daily wave, a noise about it, and chance."""
@@ -125,6 +134,16 @@ class Life:
             self.groups[step.role] = step.after
         elif step:
             self.floors[step.role] = step.after // PODS_PER_GROUP
+
+    def tick(self, seen: Observation, settings: Settings, profile: Profile) -> Decision:
+        """As the live controller does it."""
+        if self.learned:
+            seen = replace(seen, outlook=self.learned.say(seen.now_s, LEADS))
+        decision = tick(self.state, seen, settings, profile)
+        if self.learned:
+            self.learned.see(decision)
+        self.state = decision.state
+        return decision
 
     def seen(self, now_s: float) -> Observation:
         """What a tick is given."""
@@ -209,6 +228,10 @@ def measure(sizes: Sizes = DEFAULT) -> list[Figure]:
         time, memory = ({"median": LIMIT_MS}, {"max": LIMIT_MB}) if services == most else ({}, {})
         figures.append(figure(f"{title}: one round of ticks", "ms", spent_ms, **time))
         figures.append(figure(f"{title}: RSS", "MB", [rss_mb], **memory))
+    spent_ms, rss_mb = _apart(most, replace(sizes, learning=True))
+    title = f"{most:,} services x 2 roles, with learned forecasts"
+    figures.append(figure(f"{title}: one round of ticks", "ms", spent_ms, median=LIMIT_MS))
+    figures.append(figure(f"{title}: RSS", "MB", [rss_mb], max=LIMIT_LEARNING_MB))
     each_ms = {services: sorted(spent_ms)[len(spent_ms) // 2] / services for services, (spent_ms, _) in rounds.items()}
     bend = each_ms[most] / each_ms[min(rounds)]
     return [*figures, figure(f"time of a service among {most:,} / {min(rounds):,}", "x", [bend], max=LIMIT_BEND)]
@@ -217,7 +240,7 @@ def measure(sizes: Sizes = DEFAULT) -> list[Figure]:
 def _apart(services: int, sizes: Sizes) -> tuple[list[float], float]:
     """Milliseconds of each round of one fleet, and the RSS in MB, in a process of its own."""
     numbers = map(str, (services, sizes.rounds, sizes.history_s, sizes.lives))
-    command = [sys.executable, "-m", "benchmarks.fleet_ticks", *numbers]
+    command = [sys.executable, "-m", "benchmarks.fleet_ticks", *numbers, *(["--learning"] if sizes.learning else [])]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"code {done.returncode}"]
@@ -237,9 +260,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("rounds", type=int, help="how many rounds are timed")
     parser.add_argument("history_s", type=float, help="seconds of history before them")
     parser.add_argument("lives", type=int, help="how many different services")
+    parser.add_argument("--learning", action="store_true", help="with learned forecasts beside the ticks")
     chosen = parser.parse_args(argv)
     try:
-        fleet = Services(Sizes((chosen.services,), chosen.rounds, chosen.history_s, chosen.lives))
+        sizes = Sizes((chosen.services,), chosen.rounds, chosen.history_s, chosen.lives, chosen.learning)
+        fleet = Services(sizes)
         spent_ms = [fleet.round() for _ in range(chosen.rounds + 1)][1:]
     except BenchmarkError as error:
         print(f"fleet_ticks: {error}", file=sys.stderr)
@@ -256,15 +281,14 @@ class Services:
         self._rng, self._profile = random.Random(1), load_profile(DEFAULT_PROFILE)
         self._settings = [_settings(f"chat-{index}") for index in range(count)]
         self._period_s = self._settings[0].spec.sync_period_s
-        lives = [Life.born(self._rng) for _ in range(min(count, sizes.lives))]
+        chosen = self._settings[: sizes.lives]
+        lives = [Life.born(self._rng, Learned(one) if sizes.learning else None) for one in chosen]
         self.now_s = CREATED_S + 600.0
         for _ in range(int(sizes.history_s / self._period_s)):
             self.now_s += self._period_s
             for life in lives:
                 life.flow(self.now_s, self._period_s, self._rng)
-                decision = tick(life.state, life.seen(self.now_s), self._settings[0], self._profile)
-                life.state = decision.state
-                life.follow(decision.step)
+                life.follow(life.tick(life.seen(self.now_s), self._settings[0], self._profile).step)
         stored = [pickle.dumps(life) for life in lives]
         self.lives: list[Life] = [pickle.loads(stored[index % len(stored)]) for index in range(count)]
 
@@ -276,9 +300,8 @@ class Services:
             life.flow(self.now_s, self._period_s, self._rng)
             observation = life.seen(self.now_s)
             began_s = time.process_time()
-            decision = tick(life.state, observation, settings, self._profile)
+            decision = life.tick(observation, settings, self._profile)
             spent_s += time.process_time() - began_s
-            life.state = decision.state
             life.follow(decision.step)
             unsized += decision.target is None or bool(decision.target.unsized)
         if unsized:

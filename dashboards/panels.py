@@ -101,6 +101,18 @@ def _demand(role: str, tokens: str) -> Panel:
     )
 
 
+def _outlook(series: str, what: str, came: str, **role: str) -> Panel:
+    """What is learned of a series, beside what comes."""
+    return Panel(
+        f"Foretold {what}",
+        f"Learned from the {what} per second of up to a day and a half, for the end of a cold start; drawn now.",
+        (
+            Query(controller(came, **role), "offered"),
+            Query(controller("outlook_value", "quantile", series=series), "q{{quantile}}"),
+        ),
+    )
+
+
 def _groups(role: str) -> Panel:
     names = {
         "desired_groups": "desired",
@@ -324,6 +336,48 @@ WORKLOAD = Row(
     ),
 )
 
+FORECASTS = Row(
+    "Learned forecasts",
+    8,
+    (
+        _outlook("prompt_tokens", "prompt tokens", "demand_tokens_per_second", role="prefill"),
+        _outlook("output_tokens", "output tokens", "demand_tokens_per_second", role="decode"),
+        _outlook("requests", "requests", "demand_requests_per_second"),
+        Panel(
+            "Coverage",
+            "Share of what came that was at or below each quantile, fading over some 500 forecasts: q0.9 should be at "
+            "0.9, q0.99 at 0.99.",
+            (Query(controller("outlook_coverage_ratio", "series, quantile"), "{{series}} q{{quantile}}"),),
+            unit="percentunit",
+            maximum=1,
+        ),
+        Panel(
+            "Loss against last value",
+            "Pinball loss of the learned forecast over that of the last value in its place; below 1 it is the better "
+            "one. WAPE: the summed errors of its median over the summed work.",
+            (
+                Query(
+                    f"{controller('outlook_pinball', 'series', of='learned')} / "
+                    f"({controller('outlook_pinball', 'series', of='last_value')} > 0)",
+                    "{{series}} loss",
+                ),
+                Query(controller("outlook_wape_ratio", "series"), "{{series}} WAPE"),
+            ),
+        ),
+        Panel(
+            "Who forecasts",
+            "The candidate that has been cheapest at the coverage wanted speaks for a role; told is the learned "
+            "forecast. Below, what the learned forecasts fall back to.",
+            (
+                Query(controller("forecast_model", "role, model"), "{{role}} by {{model}}"),
+                Query(controller("outlook_fallback", "series, fallback"), "{{series}} fallback: {{fallback}}"),
+            ),
+            kind="state-timeline",
+            values=("", "speaks"),
+        ),
+    ),
+)
+
 HEALTH = Row(
     "Controller and scheduler",
     8,
@@ -394,4 +448,4 @@ HEALTH = Row(
     ),
 )
 
-ROWS = (AT_A_GLANCE, USERS, DECISIONS, WORKLOAD, HEALTH)
+ROWS = (AT_A_GLANCE, USERS, DECISIONS, FORECASTS, WORKLOAD, HEALTH)

@@ -4,11 +4,16 @@ is covered.
 Candidates predict the load of a step one horizon later: a mean, straight lines over several windows, and a memory of
 bursts, which is the load below which most of the recent work was done, and a quarter more. Rules:
 1. A line or mean speaks with the error added that would have covered the wanted share of the *work* of the recent past,
-   each step weighing as much as came in it: what is missed are requests, not moments.
+   each step weighing as much as came in it: what is missed are requests, not moments. What single requests that come by
+   chance add to that is left out: whoever sizes for a load provides for them.
 2. Of the candidates the one that would have been cheapest speaks. Smooth traffic is carried by lines. Traffic whose
    bursts are shorter than the horizon is carried by the memory: no forecast sees its next burst.
-3. While little has been seen, more than that where peaks are higher than chance makes them: higher ones are to come.
+   Where work can wait, a queue takes the begin of a burst; where it cannot, all that exceeds the room is missed, so
+   that less may exceed it.
+3. While little has been seen, more than that where peaks are higher than chance makes them: higher ones are to come. A
+   line that rises by more than chance does not wait until it has shown errors.
 4. A missing step is neither zero nor scored; candidates see it as the last known value.
+   What somebody else foretold is one more candidate, held to the same: it speaks where it has been cheapest.
 5. Traffic that has ended is not remembered: after `silence_s` without any work, nothing is expected.
 6. `fit` is for now and then (numpy, loaded when it is first called); `predict` is cheap and for every step.
 """
@@ -16,8 +21,9 @@ bursts, which is the load below which most of the recent work was done, and a qu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,19 +40,28 @@ MEMORY_HORIZONS = 12.5
 """What is a burst, and how long one is worth remembering, depends on how long capacity takes to come."""
 MEMORY_STEPS_MIN = 24
 MEMORY_FACTOR = 1.25
+"""Above less than the share where work waits; where it does not and is felt for less than a step, above all of it."""
 MISSED_GAIN = 4.0
-"""The memory leaves out so many times the share of the work that may be missed: a fifth of it for a share of 0.95."""
+"""Where work waits, the memory leaves out so many times the share that may be missed: a fifth of it for one of 0.95."""
+MISSED_WHOLE = 0.4
+"""Where it does not, so much of the share that may be missed exceeds what was provided for."""
 MEMORY_SHARE_MIN = 0.5
 RISE_CAP = 1.5
 """A line goes no further than so many times what was seen in its window."""
-SCORED_MIN = 12
-"""Errors that a line or mean must have shown before it may speak."""
+SCORED_MIN = 6
+"""Errors that a line or mean must have shown to be held to them, each from a whole mean of what came before."""
+ERRORS_S = 10.0
+"""Where work waits, errors of shorter means are not felt."""
+RISE_SIGMAS = 3.0
+RISE_STEPS_MIN = 6
+"""A rise by so many standard deviations of chance, over so many steps, is one."""
 IGNORANCE = 0.75
 """Horizons after which a fourth is left of what is added for not having seen much."""
 IGNORANCE_GAIN = 1.5
 IGNORANCE_MAX = 1.5
 
 MEMORY = "memory"
+TOLD = "told"
 SILENCE = "silence"
 Values = Sequence[float | None]
 """One value per step, oldest first; None where it is not known."""
@@ -60,8 +75,9 @@ class Fit:
 
     model: str
     window: int
-    """Steps that the candidate looks back; 0 for the memory."""
-    margin: float
+    """Steps that the candidate looks back; 0 for the memory and for what was told."""
+    margin: float | None
+    """None where the candidate has shown no errors yet: then at least the memory counts."""
     memory: float
     bursts: float
     seen_s: float
@@ -82,12 +98,25 @@ def kept_steps(step_s: float, horizon_s: float) -> int:
 
 
 def fit(
-    values: Values, step_s: float, horizon_s: float, share: float, felt_s: float, request: float = 0.0
+    values: Values,
+    step_s: float,
+    horizon_s: float,
+    share: float,
+    felt_s: float,
+    request: float = 0.0,
+    told: Values = (),
+    record: float = 1.0,
+    only: bool = False,
+    waits: bool = True,
 ) -> Fit | None:
     """Choose the candidate that covers `share` (0 to 1) of the work. None where nothing is known.
 
     `felt_s`: over how long a load is felt, such as the wait that an SLO allows; errors are those of means over it.
-    `request`: the mean work of one request, in the values' unit times seconds.
+    `request`: the mean work of one request, in the values' unit times seconds. `told`: what was foretold at each of the
+    last steps for one horizon later; where nothing was, the last value stands for it. `record`: what its losses have
+    been of last value's, over a longer time than is looked at here: its errors count for less by as much, and without
+    one below 1 it may not speak. `only`: nothing else may speak, once it is scored. `waits`: whether work that exceeds
+    what was provided for can wait for a while, or misses its target at once.
     """
     import numpy as np
 
@@ -98,21 +127,73 @@ def fit(
     ahead = _steps(horizon_s, step_s)
     old = max(0, len(known) - _remembered(horizon_s, step_s))
     mean = float(known[old:].mean())
-    memory = MEMORY_FACTOR * covering(known[old:], known[old:], max(MEMORY_SHARE_MIN, 1 - MISSED_GAIN * (1 - share)))
+    past, first = _Past.of(known), _windows(horizon_s, step_s)[0][1]
+    covered = share if waits else 1 - MISSED_WHOLE * (1 - share)
+    loads = past.means(_steps(felt_s, step_s))[old:]
+    memory = _memory(loads, covered, waits, felt_s < step_s)
     scored = np.flatnonzero(given)
-    scored = scored[scored >= max(old, ahead + 2)]
-    best = (memory, MEMORY, 0, 0.0)
+    scored = scored[scored >= max(old, ahead + first)]
+    best: _Choice = (memory, MEMORY, 0, None)
     if len(scored) >= SCORED_MIN:
-        past = _Past.of(known)
-        felt = past.means(_steps(felt_s, step_s))[scored]
-        for model, window in _windows(horizon_s, step_s):
-            told = (past.means(window) if model == "mean" else past.lines(window, ahead))[scored - ahead]
-            margin = max(0.0, covering(felt - told, felt, share))
-            best = min(best, (float(told.mean()) + margin, model, window, margin))
+        best = (math.inf, TOLD, 0, 0.0) if only else best
+        over_s = max(felt_s, ERRORS_S if waits else step_s)
+        felt = past.means(_steps(over_s, step_s))
+        single, felt = NormalDist().inv_cdf(covered) ** 2 * _single(felt, over_s, step_s, request), felt[scored]
+        for model, window, course in _candidates(past, horizon_s, step_s, told if only or record < 1 else (), only):
+            said = course[scored - ahead]
+            error = max(0.0, covering(felt - said, felt, covered))
+            margin = math.sqrt(max(0.0, error**2 - single))
+            cost = float(said.mean()) + margin - ((1 - record) * error if model == TOLD else 0.0)
+            best = min(best, (cost, model, window, margin), key=_cost)
+    elif _rises(known[-first:], request, step_s):
+        best = memory, _windows(horizon_s, step_s)[1][0], min(first, len(known)), None
     requests = mean * step_s / request if request > 0 else 0.0
     chance = _chance(requests) if requests > 0 else 0.0
     bursts = max(0.0, float(known[old:].max()) / mean - 1 - chance) if mean > 0 else 0.0
-    return Fit(best[1], best[2], best[3], memory, bursts, len(known) * step_s)
+    return Fit(best[1], best[2], best[3], memory, 0.0 if only and best[1] == TOLD else bursts, len(known) * step_s)
+
+
+_Choice = tuple[float, str, int, float | None]
+
+
+def _memory(loads: Floats, covered: float, waits: bool, sharp: bool) -> float:
+    """The load below which that share of the work was done. `sharp`: it is felt for less than a step."""
+    whole = covering(loads, loads, covered)
+    if not waits:
+        return MEMORY_FACTOR * whole if sharp else whole
+    return min(whole, MEMORY_FACTOR * covering(loads, loads, max(MEMORY_SHARE_MIN, 1 - MISSED_GAIN * (1 - covered))))
+
+
+def _single(felt: Floats, over_s: float, step_s: float, request: float) -> float:
+    """The variance that requests of the same size make of means over `over_s` when they come by chance; no more than
+    means next to each other show.
+    """
+    apart = felt[_steps(over_s, step_s) :] - felt[: -_steps(over_s, step_s)]
+    return min(float(felt.mean()) * request / over_s, float((apart**2).mean()) / 2) if len(apart) else 0.0
+
+
+def _rises(known: Floats, request: float, step_s: float) -> bool:
+    """Whether a straight line through the values rises by more than requests that come by chance."""
+    count, mean = len(known), float(known.mean())
+    if count < RISE_STEPS_MIN:
+        return False
+    weight, middle = count * (count * count - 1) / 12, (count - 1) / 2
+    slope = sum([(index - middle) * value for index, value in enumerate(known.tolist())]) / weight
+    return bool(slope > RISE_SIGMAS * math.sqrt(mean * request / step_s / weight))
+
+
+def _cost(one: _Choice) -> float:
+    return one[0]
+
+
+def _candidates(
+    past: _Past, horizon_s: float, step_s: float, told: Values, only: bool
+) -> Iterator[tuple[str, int, Floats]]:
+    """Models with the steps that they look back, and what each said at every step."""
+    if any(value is not None for value in told):
+        yield TOLD, 0, past.told(told)
+    for model, window in () if only else _windows(horizon_s, step_s):
+        yield model, window, past.means(window) if model == "mean" else past.lines(window, _steps(horizon_s, step_s))
 
 
 def _chance(requests: float) -> float:
@@ -122,8 +203,13 @@ def _chance(requests: float) -> float:
     return 3 / math.sqrt(requests) + (3**2 - 1) / 6 / requests
 
 
-def predict(values: Values, step_s: float, horizon_s: float, fitted: Fit, silence_s: float) -> Recent | None:
-    """The load one horizon after the last step; None where none is known. Linear in the candidate's window."""
+def predict(
+    values: Values, step_s: float, horizon_s: float, fitted: Fit, silence_s: float, told: float | None = None
+) -> Recent | None:
+    """The load one horizon after the last step; None where none is known. Linear in the candidate's window.
+
+    `told`: what is foretold now; where what was told should speak and nothing is, the memory does.
+    """
     window = fitted.window or _windows(horizon_s, step_s)[0][1]
     last = _filled(values[-window:]) or _filled(values)[-1:]
     if not last:
@@ -131,13 +217,17 @@ def predict(values: Values, step_s: float, horizon_s: float, fitted: Fit, silenc
     quiet = values[-_steps(silence_s, step_s) :]
     if len(quiet) == _steps(silence_s, step_s) and not any(value is None or value > 0 for value in quiet):
         return Recent(0.0, 0.0, SILENCE)
-    expected = sum(last) / len(last)
-    covers = max(expected, fitted.memory)
-    if fitted.model != MEMORY:
-        expected = expected if fitted.model == "mean" else _line(last, _steps(horizon_s, step_s))
-        covers = expected + fitted.margin
+    expected, model = sum(last) / len(last), MEMORY if fitted.model == TOLD and told is None else fitted.model
+    if model != MEMORY:
+        if model == TOLD:
+            expected = told or 0.0
+        elif model != "mean":
+            expected = _line(last, _steps(horizon_s, step_s))
     new = IGNORANCE * horizon_s / (IGNORANCE * horizon_s + fitted.seen_s)
-    return Recent(expected, covers * (1 + min(IGNORANCE_MAX, IGNORANCE_GAIN * fitted.bursts * new**2)), fitted.model)
+    widened = 1 + min(IGNORANCE_MAX, IGNORANCE_GAIN * fitted.bursts * new**2)
+    if fitted.margin is None or model == MEMORY:
+        return Recent(expected, max(expected, fitted.memory * widened), model)
+    return Recent(expected, (expected + fitted.margin) * widened, model)
 
 
 def covering(values: Any, weights: Any, share: float) -> float:
@@ -203,6 +293,14 @@ class _Past:
         sums = self._over(self.sums, window)
         means: Floats = sums / self.end.clip(max=window)
         return means
+
+    def told(self, told: Values) -> Floats:
+        """What was foretold at each step; the last value where nothing was."""
+        import numpy as np
+
+        last = [math.nan if value is None else value for value in told[-len(self.known) :]]
+        given = np.array([math.nan] * (len(self.known) - len(last)) + last)
+        return np.where(np.isnan(given), self.known, given)
 
     def lines(self, window: int, ahead: int) -> Floats:
         """Least squares through the last `window` values at each step, `ahead` steps on, by running sums. Linear but

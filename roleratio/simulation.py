@@ -25,7 +25,7 @@ from simulator.generate import generated, spans_of
 from simulator.port import Policy
 from simulator.result import Result, Span
 from simulator.rng import Rng, Streams
-from simulator.roster import make_policy, started_for
+from simulator.roster import Past, make_policy, started_for
 from simulator.scenario import Scenario, ServeGenLoad, TraceLoad, parse_scenario
 from simulator.servegen import ServeGen, ServeGenError, parse
 from simulator.world import Load, Watch, World
@@ -91,7 +91,8 @@ class Prepared:
         if self._trace is not None and scenario.load.trace is not None:
             return Load(self._replayed(scenario.load.trace, self._trace, make), ())
         if self._servegen is not None and scenario.load.servegen is not None:
-            return Load(self._sent_by_clients(scenario.load.servegen, self._servegen, make), ())
+            came = self._sent_by_clients(scenario.load.servegen, self._servegen, make, scenario.duration_s)
+            return Load(came, ())
         if self._measured is not None and (part := scenario.load.measured) is not None:
             longest = self.profile.max_model_len
             return Load(measured.requests(self._measured, gaps(part.process, part.cv), part.sigma, longest, make), ())
@@ -105,7 +106,19 @@ class Prepared:
 
     def policy(self, name: str, seed: int) -> Policy:
         """A policy by its name. Raises UserError."""
-        return make_policy(name, self.scenario, self.told, lambda: self.load(seed).requests, self.profile)
+        return make_policy(
+            name, self.scenario, self.told, lambda: self.load(seed).requests, self.profile, lambda: self.past(seed)
+        )
+
+    def past(self, seed: int) -> Past:
+        """What came before the scenario's begin, as far as the data has it and the scenario says that it is stored."""
+        part = self.scenario.load.servegen
+        length_s = min(self.scenario.history_s, part.start_s) if part else 0.0
+        if part is None or self._servegen is None or not length_s:
+            return Past()
+        earlier = part.model_copy(update={"start_s": part.start_s - length_s})
+        came = self._sent_by_clients(earlier, self._servegen, streams(seed), length_s)
+        return Past(-length_s, ((at_s - length_s, prompt, output) for at_s, prompt, output in came))
 
     def check_policy(self, name: str) -> None:
         """Raises UserError for a policy that cannot be made; makes no requests."""
@@ -127,8 +140,9 @@ class Prepared:
             return sent
         return copied(sent, part.copies, part.within_s, make("copies"))
 
-    def _sent_by_clients(self, part: ServeGenLoad, found: ServeGen, make: Streams) -> Iterator[Request]:
-        duration_s = self.scenario.duration_s
+    def _sent_by_clients(
+        self, part: ServeGenLoad, found: ServeGen, make: Streams, duration_s: float
+    ) -> Iterator[Request]:
         return found.requests(
             make, part.start_s, duration_s, part.scale, stretch=part.stretch, longer=part.length_factor
         )

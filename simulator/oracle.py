@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from autoscaler.model import Observation
 from perfmodel.profile import Profile
@@ -118,14 +118,14 @@ Requests = Iterable[tuple[float, int, int]]
 
 
 def fluid_needs(
-    requests: Requests, profile: Profile, itl_ms: float, start_s: float, step_s: float
+    requests: Requests, profile: Profile, itl_ms: float, start_s: float, step_s: float, felt_s: float = 0.0
 ) -> dict[Role, list[tuple[float, int]]]:
     """The groups that the true demand needs, as a fluid: per step the seconds of prefill that arrive in it, and the
     slots that are taken on average, each as a share of the slots that meet the ITL at the request's own context.
 
-    Waiting up to one step is free: `step_s` is what the TTFT target leaves. Linear in the requests and the time. A
-    request that no group could serve within the ITL takes a group to itself; arrivals before `start_s` do not
-    count.
+    Waiting up to one step is free: `step_s` is what the TTFT target leaves. `felt_s`: a step's load is the mean of so
+    long until its end, if that is more than a step. Linear in the requests and the time. A request that no group could
+    serve within the ITL takes a group to itself; arrivals before `start_s` do not count.
     """
     work_s: list[float] = []
     taken_s: list[float] = []
@@ -141,10 +141,19 @@ def fluid_needs(
         _spread(work_s, at_s - start_s, 0.0, prefill_s, step_s)
         _spread(taken_s, begin_s, length_s, length_s / slots, step_s)
     series = {Role.PREFILL: work_s, Role.DECODE: taken_s}
+    steps = max(1, round(felt_s / step_s))
     return {
-        role: steps_of([math.ceil(load / step_s - 1e-9) for load in loads], start_s, step_s)
+        role: steps_of([math.ceil(load / step_s - 1e-9) for load in _means(loads, steps)], start_s, step_s)
         for role, loads in series.items()
     }
+
+
+def _means(loads: Sequence[float], steps: int) -> list[float]:
+    """The mean of each value and those before it, so many together; of fewer at the begin."""
+    if steps == 1:
+        return list(loads)
+    sums = [0.0, *accumulate(loads)]
+    return [(sums[end] - sums[max(0, end - steps)]) / min(end, steps) for end in range(1, len(sums))]
 
 
 def _coarse(context: float, limit: float) -> float:

@@ -27,6 +27,7 @@ ROUTER = "router-0"
 WORKER_SERIES, ROUTER_SERIES = 82, 144
 NO_ARRIVALS = Missing("the page's engine has no such signal")
 NO_PREEMPTIONS = "vllm:num_preemptions_total"
+CACHED = "vllm:prefix_cache_hits_total"
 
 
 class Passed:
@@ -77,6 +78,7 @@ def worker_sample(group: Group, page: Snapshot, at_s: float) -> WorkerSample:
         in_flight=running + waiting,
         arrivals=NO_ARRIVALS,
         prompts=float(sum(ttft.counts)),
+        cached_tokens=float(values[CACHED]),
         kv_usage_max=kv_usage,
         kv_capacity_tokens=float((config.kv_blocks or 0) * config.block_tokens),
         preemptions=float(values[NO_PREEMPTIONS]),

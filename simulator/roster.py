@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,12 +12,14 @@ import yaml
 
 from autoscaler.errors import UserError
 from autoscaler.model import Observation
+from autoscaler.outlook import Learned
 from autoscaler.settings import Settings, parse_settings
 from perfmodel.profile import Profile
 from policies.model import ROLES, Pair, Role
 from simulator.arrivals import Request
+from simulator.foreknown import KINDS, Alone, Foreknown, Known
 from simulator.oracle import Oracle, RoleNeeds, Steps, fluid_needs
-from simulator.ours import Ours
+from simulator.ours import Ours, history
 from simulator.policies.dynamo_like import DynamoLike
 from simulator.policies.heteroscale import HeteroScale
 from simulator.policies.hpa_queue import HpaQueue
@@ -44,7 +47,10 @@ _BASELINES: dict[str, Callable[[Service, Requests], Sizes]] = {
     "tokenscale": lambda service, _: TokenScale(service),
     "heteroscale": lambda service, requests: HeteroScale(service, *_means(requests)),
 }
-NAMES = ("ours", "ours:KEY=VALUE,...", "oracle", *_BASELINES, "static", "static:P,D")
+NAMES = ("ours", "ours:KEY=VALUE,...", "told:KIND,...", "oracle", *_BASELINES, "static", "static:P,D")
+
+TOLD = ("nothing", "learned", *KINDS)
+"""Which forecasts ours can be told: none, so that the tick's own are all; what was learned, alone; `foreknown`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,22 @@ class _Bounded:
         return None if found is None else self.service.bounded(found)
 
 
-def make_policy(name: str, scenario: Scenario, profile: Profile, requests: Requests, real: Profile) -> Policy:
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What came before the scenario's begin, at times from `begin_s` (below 0) on."""
+
+    begin_s: float = 0.0
+    requests: Iterable[Request] = ()
+
+
+def make_policy(
+    name: str,
+    scenario: Scenario,
+    profile: Profile,
+    requests: Requests,
+    real: Profile,
+    past: Callable[[], Past] = Past,
+) -> Policy:
     """A policy by its name; `static` alone stays at the scenario's groups. Raises UserError for an unknown one.
 
     `profile` is what an operator tells of the engines, `real` how they are, which the oracle alone knows.
@@ -68,7 +89,10 @@ def make_policy(name: str, scenario: Scenario, profile: Profile, requests: Reque
     service = service_of(scenario, profile)
     kind, _, sizes = name.partition(":")
     if kind == "ours":
-        return Ours(_changed(scenario, sizes, name), profile, name)
+        settings = _changed(scenario, sizes, name)
+        return Ours(settings, profile, name, _learned(settings, past()))
+    if kind == "told":
+        return _told(name, sizes, scenario, profile, requests, past)
     if name in _BASELINES:
         return SizePolicy(name, _BASELINES[name](service, requests))
     if name == "oracle":
@@ -77,6 +101,45 @@ def make_policy(name: str, scenario: Scenario, profile: Profile, requests: Reque
     if kind == "static" and (pair := _pair(sizes) if sizes else _initial(scenario)) is not None:
         return SizePolicy(name, Static(pair))
     raise UserError(f"policy {name!r}: no such policy; use one of {', '.join(NAMES)}")
+
+
+def _learned(settings: Settings, before: Past) -> Learned:
+    return Learned(settings, history(before.requests, before.begin_s))
+
+
+def _told(
+    name: str, spec: str, scenario: Scenario, profile: Profile, requests: Requests, past: Callable[[], Past]
+) -> Ours:
+    """Ours, with other forecasts: `told:KIND[,times=FACTOR][,KEY=VALUE...]`. Raises UserError."""
+    kind, _, rest = spec.partition(",")
+    times, changes = 1.0, []
+    for change in filter(None, rest.split(",")):
+        key, _, text = change.partition("=")
+        if key.strip() == "times":
+            times = _factor(text, name)
+        else:
+            changes.append(change)
+    settings = _changed(scenario, ",".join(changes), name)
+    if kind == "nothing":
+        return Ours(settings, profile, name)
+    if kind == "learned":
+        return Ours(settings, profile, name, Alone(_learned(settings, past())))
+    found = next((one for one in KINDS if one == kind), None)
+    if found is None:
+        raise UserError(f"policy {name!r}: {kind!r}: expected one of {', '.join(TOLD)}, such as told:{TOLD[-1]}")
+    fitting = (one for one in requests() if one[1] + one[2] <= profile.max_model_len)
+    known = Known(fitting, scenario.duration_s, scenario.autoscaler.slo.itl.target_ms)
+    return Ours(settings, profile, name, Foreknown(found, known, scenario.autoscaler.sync_period_s, times))
+
+
+def _factor(text: str, name: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = -1.0
+    if not 0 < factor < math.inf:
+        raise UserError(f"policy {name!r}: times={text}: expected a number above 0, such as times=1.2")
+    return factor
 
 
 def _changed(scenario: Scenario, changes: str, name: str) -> Settings:
@@ -116,7 +179,7 @@ def service_of(scenario: Scenario, profile: Profile) -> Service:
         itl_ms=spec.slo.itl.target_ms,
         minimum=Pair(spec.prefill.min_groups, spec.decode.min_groups),
         maximum=Pair(spec.prefill.max_groups, spec.decode.max_groups),
-        gpus_per_group=Pair(profile.gpus, profile.gpus),
+        gpus_per_group=Pair(*(scenario.shape(role, profile.gpus).gpus for role in ROLES)),
         budget_gpus=spec.gpu_budget,
     )
 
@@ -126,19 +189,23 @@ def set_up(scenario: Scenario, profile: Profile, role: Role) -> Profile:
     return replace(profile, max_num_seqs=scenario.fleet.role(role).max_num_seqs or profile.max_num_seqs)
 
 
-def oracle_needs(scenario: Scenario, profile: Profile, requests: Iterable[Request]) -> dict[Role, RoleNeeds]:
-    """What the true demand needs, as a fluid, never below the bounds' minimum: nobody may go below that."""
+def oracle_needs(
+    scenario: Scenario, profile: Profile, requests: Iterable[Request], felt_s: float = 0.0
+) -> dict[Role, RoleNeeds]:
+    """What the true demand needs, as a fluid, never below the bounds' minimum: nobody may go below that. `felt_s`: as
+    means of so long, if that is more than the TTFT's target leaves.
+    """
     spec, cold_start_s = scenario.autoscaler, scenario.start.typical_s
     limit = profile.max_model_len
     fitting = (one for one in requests if one[1] + one[2] <= limit)
     step_s = spec.slo.ttft.target_ms / 1e3
     decode = set_up(scenario, profile, Role.DECODE)
-    needs = fluid_needs(fitting, decode, spec.slo.itl.target_ms, 0.0, step_s)
+    needs = fluid_needs(fitting, decode, spec.slo.itl.target_ms, 0.0, step_s, felt_s)
     return {
         role: RoleNeeds(
             _at_least(needs[role], spec.role(role).min_groups, scenario.duration_s),
             cold_start_s,
-            profile.gpus,
+            scenario.shape(role, profile.gpus).gpus,
             scenario.fleet.role(role).groups,
         )
         for role in ROLES

@@ -3,6 +3,7 @@
 The same rules as serving/router.py and serving/dispatch.py:
 1. A prompt waits in the router until a prefill group has less than `ahead_tokens` of it, or none; the least loaded
    group gets it, among equals the one whose turn was longest ago. `bind="arrival"` binds it in turn as it comes.
+   `bind="turn"` binds in turn to decode as well, whatever a group has.
 2. A computed prompt goes to the decode group with the fewest sequences; KV moves when that has room, over the prefill
    group's one link, transfers one after the other; then both go on.
 3. Until the first token a failure starts again from prefill, MAX_FAILURES times at most; afterwards it is the end.
@@ -34,11 +35,14 @@ Ended = Callable[[Flight, Outcome, Cause, float], object]
 """Told how a request ended, and when."""
 
 
+Bind = Literal["late", "arrival", "turn"]
+
+
 @dataclass(frozen=True, slots=True)
 class Routing:
     """How the router works. `aggregated`: the decode groups prefill as well, and nothing is handed over."""
 
-    bind: Literal["late", "arrival"] = "late"
+    bind: Bind = "late"
     ahead_tokens: int = 4096
     max_wait_s: float = 60.0
     lease_s: float = 60.0
@@ -133,7 +137,7 @@ class Router:
 
     def _pick(self, role: Role) -> Group | None:
         late = role is Role.PREFILL and self._routing.bind == "late"
-        in_turn = role is Role.PREFILL and not late
+        in_turn = self._routing.bind == "turn" or (role is Role.PREFILL and not late)
         ahead = self._routing.ahead_tokens if late else inf
         chosen: Group | None = None
         for group in self._ready[role]:

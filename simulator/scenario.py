@@ -21,7 +21,7 @@ from policies.model import Role
 from simulator.arrivals import LogNormal
 from simulator.cluster import Nodes, Shape
 from simulator.rng import Rng
-from simulator.router import Routing
+from simulator.router import Bind, Routing
 
 
 class Time(Model):
@@ -233,6 +233,8 @@ class RoleModel(Model):
     """TP groups that are ready at the start."""
     pods_per_group: int = Field(1, ge=1)
     """Pods of one TP group."""
+    gpus: int | None = Field(None, ge=1)
+    """GPUs of one TP group, where the role's engines are not as wide as the profile says."""
     max_num_seqs: int | None = Field(None, ge=1)
     """Sequences that one engine runs at once, where that is below the profile's limit."""
     kind: Literal["LeaderWorkerSet", "Deployment"] = "LeaderWorkerSet"
@@ -286,8 +288,9 @@ class StartModel(Model):
 class RouterModel(Model):
     """How the router binds requests."""
 
-    bind: Literal["late", "arrival"] = "late"
-    """late: a prompt waits in the router until a prefill group has room; arrival: it is bound in turn as it comes."""
+    bind: Bind = "late"
+    """late: a prompt waits in the router until a prefill group has room; arrival: it is bound in turn as it comes;
+    turn: so is it to decode, where else the group with the fewest sequences gets it."""
     ahead_tokens: int = Field(4096, ge=1)
     """A prefill group with fewer prompt tokens to compute has room."""
     max_wait_s: float = Field(60.0, gt=0)
@@ -366,6 +369,8 @@ class Scenario(Model):
     """How long requests come."""
     tail_s: float = Field(300.0, ge=0)
     """How long the run waits for the last ones to end; what is open then is unfinished."""
+    history_s: float = Field(0.0, ge=0)
+    """How much of what came before its begin (of ServeGen's demand) is stored, as in a Prometheus, to learn from."""
     seed: int = Field(7, ge=0)
     """Of everything that is drawn, unless the command line gives one."""
     load: Load
@@ -409,14 +414,19 @@ class Scenario(Model):
         return Settings(metadata=Metadata(name=self.autoscaler.service), spec=self.autoscaler)
 
     def shape(self, role: Role, gpus_per_group: int) -> Shape:
-        """One TP group of a role. Raises UserError where its GPUs cannot be shared out over its pods."""
-        pods = self.fleet.role(role).pods_per_group
-        if gpus_per_group % pods:
+        """One TP group, as wide as the role says, else as its profile.
+
+        Raises UserError where its GPUs cannot be shared out over its pods.
+        """
+        pods, own = self.fleet.role(role).pods_per_group, self.fleet.role(role).gpus
+        gpus = own or gpus_per_group
+        if gpus % pods:
+            whose = "the role's" if own else "the profile's"
             raise UserError(
-                f"scenario {self.name}: fleet.{role}.podsPerGroup {pods}: expected a divisor of the profile's "
-                f"{gpus_per_group} GPUs per group"
+                f"scenario {self.name}: fleet.{role}.podsPerGroup {pods}: expected a divisor of {whose} "
+                f"{gpus} GPUs per group"
             )
-        return Shape(pods, gpus_per_group // pods)
+        return Shape(pods, gpus // pods)
 
 
 def parse_scenario(data: Any, source: str) -> Scenario:

@@ -28,6 +28,7 @@ from policies.model import ROLES, Missing, Role
 _PREFIX = "roleratio_controller_"
 _SERVICE = ("target_namespace", "target_service")
 _ROLE = (*_SERVICE, "role")
+_SERIES = (*_SERVICE, "series")
 _STALLED_PERIODS = 10
 _STALLED_S = 60.0
 _TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -77,6 +78,23 @@ _GAUGES = {
         "Offered work one cold start ahead: quantile 0.5 is expected, the other one covers that share of the work",
         (*_ROLE, "quantile"),
     ),
+    "forecast_model": ("1 for who forecasts the role's work now", (*_ROLE, "model")),
+    "outlook_value": (
+        "What is foretold of a series (per second; a share is 0 to 1) at its horizon, by quantile",
+        (*_SERIES, "quantile"),
+    ),
+    "outlook_horizon_seconds": ("How far ahead a series is foretold", _SERIES),
+    "outlook_coverage_ratio": (
+        "Share of what came that was at or below what had been foretold, by quantile",
+        (*_SERIES, "quantile"),
+    ),
+    "outlook_wape_ratio": ("Sum of the absolute errors of what was foretold over the sum of what came", _SERIES),
+    "outlook_pinball": (
+        "Mean pinball loss of what was foretold, and of the last value in its place",
+        (*_SERIES, "of"),
+    ),
+    "outlook_weight_ratio": ("What each model weighs in the median of a series", (*_SERIES, "model")),
+    "outlook_fallback": ("1 for what a series' forecast falls back to; none: to nothing", (*_SERIES, "fallback")),
     "latency_seconds": ("The SLO's percentile as users saw it", (*_SERVICE, "objective")),
     "latency_target_seconds": ("The SLO's target", (*_SERVICE, "objective")),
     "attained_target_ratio": ("Share of the samples that the SLO wants within its target", (*_SERVICE, "objective")),
@@ -219,7 +237,7 @@ class _Latest(Collector):
             name: GaugeMetricFamily(f"{_PREFIX}{name}", text, labels=labels) for name, (text, labels) in _GAUGES.items()
         }
         for status, _ in self._last.values():
-            for name, labels, value in (*_of_service(status), *_of_roles(status)):
+            for name, labels, value in (*_of_service(status), *_of_roles(status), *_of_outlook(status)):
                 if not isinstance(value, Missing):
                     families[name].add_metric(labels, value)
         yield from families.values()
@@ -275,6 +293,7 @@ def _of_roles(status: Status) -> Iterator[_Labelled]:
             yield "floor_groups", labels, target.floor[role]
         ahead = status.decision.forecast[role]
         if not isinstance(ahead, Missing):
+            yield "forecast_model", (*labels, ahead.model), 1
             yield "forecast_tokens_per_second", (*labels, "0.5"), ahead.tokens_per_s_q50
             yield "forecast_tokens_per_second", (*labels, f"{ahead.quantile:g}"), ahead.tokens_per_s_high
         if isinstance(fleet := status.fleet[role], RoleFleet):
@@ -284,6 +303,24 @@ def _of_roles(status: Status) -> Iterator[_Labelled]:
             yield "fit_groups", labels, fleet.fit
             yield "min_count_pods", labels, fleet.min_pods
             yield "gpus_per_group", labels, fleet.gpus_per_group
+
+
+def _of_outlook(status: Status) -> Iterator[_Labelled]:
+    """The learned forecasts, with the errors that they have shown; without any, nothing is said of errors."""
+    for name, said in status.outlook.series.items():
+        labels, measured = (*_service(status), name.removesuffix("_per_s")), said.measured
+        yield "outlook_horizon_seconds", labels, said.horizon_s
+        yield "outlook_fallback", (*labels, said.fallback), 1
+        for quantile, value in zip(said.quantiles, said.values, strict=True):
+            yield "outlook_value", (*labels, f"{quantile:g}"), value
+        for model, weight in said.weights.items():
+            yield "outlook_weight_ratio", (*labels, model), weight
+        if measured.targets:
+            yield "outlook_wape_ratio", labels, measured.wape
+            yield "outlook_pinball", (*labels, "learned"), measured.pinball
+            yield "outlook_pinball", (*labels, "last_value"), measured.pinball_last_value
+            for quantile, share in zip(said.quantiles, measured.coverage, strict=False):
+                yield "outlook_coverage_ratio", (*labels, f"{quantile:g}"), share
 
 
 def _correction(status: Status, role: Role) -> RoleCorrection:

@@ -143,6 +143,9 @@ def _role(role: Role, seen: Observation, decision: Decision) -> RoleReport:
     if target and not target.desires(role):
         target = None
     report = RoleReport(name=role.value)
+    foretold = seen.outlook.of(role)
+    if foretold and foretold.measured.targets:
+        report.learned_error = _rounded(foretold.measured.wape)
     if isinstance(fleet, RoleFleet):
         report.current, report.ready = fleet.replicas, fleet.ready
         report.min_count_pods, report.placeable = _known(fleet.min_pods), _known(fleet.fit)
@@ -155,6 +158,7 @@ def _role(role: Role, seen: Observation, decision: Decision) -> RoleReport:
     if not isinstance(ahead, Missing):
         report.forecast_tokens_per_s = _rounded(ahead.tokens_per_s_high)
         report.horizon_s = _rounded(ahead.horizon_s)
+        report.forecast_by = ahead.model
     return report
 
 
@@ -254,7 +258,8 @@ def _two(report: Report) -> bool:
 
 
 def _acted_on(report: Report) -> Object:
-    roles = {"roles": {"__all__": {"placeable", "demand_tokens_per_s", "forecast_tokens_per_s", "horizon_s"}}}
+    of_a_role = {"placeable", "demand_tokens_per_s", "forecast_tokens_per_s", "horizon_s", "forecast_by"}
+    roles = {"roles": {"__all__": of_a_role | {"learned_error"}}}
     texts = {"conditions": {"__all__": {"reason", "message", "last_transition_time"}}}
     return report.model_dump(mode="json", exclude={"last_decision": True, "bottleneck": True, **roles, **texts})
 

@@ -9,7 +9,7 @@ from typing import Any
 from autoscaler.adapters.journal import Recorded
 from autoscaler.codec import CodecError, decode, encode
 from autoscaler.errors import UserError
-from autoscaler.model import Decision, Fleet, Learned, Observation
+from autoscaler.model import Decision, Fleet, Learned, Observation, Outlook
 from autoscaler.settings import Settings, parse_settings
 
 
@@ -17,7 +17,7 @@ from autoscaler.settings import Settings, parse_settings
 class Status:
     """The last decision about one service: `failures` are the sources that gave no sample, and why.
 
-    `learned`: by how much the profile was found to be off.
+    `learned`: by how much the profile was found to be off; `outlook`: what the learned forecasts had said.
     """
 
     settings: Settings
@@ -26,12 +26,14 @@ class Status:
     decision: Recorded
     failures: Mapping[str, str] = field(default_factory=dict)
     learned: Learned = field(default_factory=Learned)
+    outlook: Outlook = field(default_factory=Outlook)
 
     @classmethod
     def of(cls, settings: Settings, observation: Observation, decision: Decision) -> Status:
         """The status after one tick."""
         failures, learned = observation.samples.failures, decision.state.learned
-        return cls(settings, observation.now_s, observation.fleet, Recorded.of(decision), failures, learned)
+        recorded, outlook = Recorded.of(decision), observation.outlook
+        return cls(settings, observation.now_s, observation.fleet, recorded, failures, learned, outlook)
 
     @property
     def service(self) -> str:
@@ -48,6 +50,7 @@ def to_json(status: Status) -> dict[str, Any]:
         "failures": dict(status.failures),
         "decision": encode(Recorded, status.decision),
         "learned": encode(Learned, status.learned),
+        "outlook": encode(Outlook, status.outlook),
     }
 
 
@@ -63,6 +66,7 @@ def from_json(data: Any, source: str) -> Status:
             decision=decode(Recorded, data.get("decision")),
             failures=decode(dict, data.get("failures")),
             learned=decode(Learned, data.get("learned")),
+            outlook=decode(Outlook, data.get("outlook")),
         )
     except CodecError as error:
         raise UserError(f"{source}: {error}; ask a controller of this version") from error

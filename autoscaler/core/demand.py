@@ -6,7 +6,8 @@ Rules:
 2. Prompt tokens of a decode worker are never demand: prefill computed those prompts. Only their mean length is used.
 3. Output length is tokens generated per request finished, where a request that came to be running counts half: right
    from the first seconds, while long requests still run, and while decode is saturated.
-4. What is not known of one role does not take the other's demand with it.
+4. Of prompts, what a prefix cache had is told apart, never left out: what will be found there is not known.
+5. What is not known of one role does not take the other's demand with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ SHORTEST_WINDOW_S = 3.0
 # arrivals of prompts whose lengths vary like an exponential (squared coefficient of variation 1).
 BURST_SIGMAS = 3.0
 LENGTH_CV2 = 1.0
+# A few prompts say little of what is found: long ones are, short ones are not.
+CACHED_WINDOW_S = 120.0
+NOT_CACHED = Missing("nobody counts cached prompt tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ def over(state: State, now_s: float, window_s: float, arrivals: Arrivals) -> Dem
         output_tokens_per_s=_times(rate, output),
         prompt_tokens_mean=prompt,
         output_tokens_mean=output,
+        cached_share=_cached_share(_Since(state.totals, now_s - CACHED_WINDOW_S)),
         basis=origin,
     )
 
@@ -128,6 +133,16 @@ def _prompt_mean(state: State, origin: Origin, window: _Since, longer: _Since, c
         if span_s > 0 and prompts > 0:
             return tokens / prompts
     return _remembered(state, "prompt_tokens_mean", "no prompt is computed yet, so the prompt length is not known")
+
+
+def _cached_share(window: _Since) -> Number:
+    """Of the prompt tokens that whoever computed them has counted, those that were in a prefix cache."""
+    for source in ("prefill", "router"):
+        cached, span_s = window.increase(source, "cached_tokens")
+        prompts, counted_s = window.increase(source, "prompt_tokens")
+        if min(span_s, counted_s) > 0 and prompts > 0:
+            return min(1.0, max(0.0, cached / prompts))
+    return NOT_CACHED
 
 
 def _output_mean(state: State, longer: _Since) -> Number:

@@ -75,7 +75,7 @@ def of_router(sample: RouterSample) -> Reading:
         "served": _sum(sample.finished, decoding.get("decode", 0.0) / 2),
     }
     if at_end:
-        given["prompts"] = sample.prompts
+        given |= {"prompts": sample.prompts, "cached_tokens": sample.cached_tokens}
     counts, unsure = _given(given)
     source = Source(sample.uid, sample.at_s, counts, sample.ttft, sample.itl, unsure=unsure)
     return Reading("router", source, sample.start_s, sample.ready_s, _signed(sample.arrivals))
@@ -88,6 +88,7 @@ def of_worker(sample: WorkerSample, counted: bool) -> Reading:
         "arrivals": _either(sample.arrivals, _sum(sample.finished, sample.in_flight)),
         "prompt_tokens": sample.prompt_tokens,
         "prompts": sample.prompts,
+        "cached_tokens": sample.cached_tokens,
         "generation_tokens": sample.generation_tokens,
         "finished": sample.finished,
         "served": _sum(sample.finished, 0.0 if isinstance(sample.running, Missing) else sample.running / 2),

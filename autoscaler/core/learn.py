@@ -10,6 +10,7 @@ Rules:
 5. At most SAMPLES_MAX of a role in a tick, by turns.
 6. What a sequence holds in decode's KV cache is seen there. Mean lengths of requests do not say it: long prompts with
    long answers stay longest, and shared prefixes are held once.
+7. Of what a prefix cache has, as much is believed as it keeps having: less at once, more slowly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autoscaler.core.groups import engines
-from autoscaler.model import Learned, Observation, Signals, State, Watched, WorkerSample
+from autoscaler.model import Learned, Number, Observation, Signals, State, Watched, WorkerSample
 from perfmodel.correction import Correction, RoleCorrection, Sample, corrected, decode_sample, prefill_sample, update
 from perfmodel.profile import Profile
 from policies.model import ROLES, Missing, Role
@@ -38,6 +39,8 @@ HELD_S = 120.0
 HELD_MIN = 4.0
 """Sequences in flight that say something about the mean."""
 CONTEXT_FACTORS = (0.5, 6.0)
+CACHED_S = 120.0
+"""Over how long a prefix cache has to have more for most of it to be believed."""
 
 
 def believed(profile: Profile, state: State) -> Profile:
@@ -69,14 +72,26 @@ def learn(before: State, state: State, seen: Observation, signals: Signals, prof
             sample = take(worker, then[worker.uid], now[worker.uid], profile)
             if sample is not None:
                 correction = update(correction, replace(sample, starting=starting))
-    context = _context(learned.context, before, seen, signals, profile)
-    return replace(state, learned=Learned(profile.name, correction, context))
+    passed_s = seen.now_s - before.totals[-1].at_s if before.totals else 0.0
+    context = _context(learned.context, passed_s, seen, signals, profile)
+    cached = _cached(learned.cached_share, passed_s, signals.demand.cached_share)
+    return replace(state, learned=Learned(profile.name, correction, context, cached))
 
 
-def _context(factor: float, before: State, seen: Observation, signals: Signals, profile: Profile) -> float:
+def _cached(believed: float, passed_s: float, seen: Number) -> float:
+    """The share of prompt tokens to count on; what nobody shows any more is forgotten as slowly as it is learned."""
+    shown, least = (0.0, believed) if isinstance(seen, Missing) else (seen, seen)
+    return min(least, believed + _weight(passed_s, CACHED_S) * (shown - believed))
+
+
+def _weight(passed_s: float, over_s: float) -> float:
+    return 1 - math.exp(-max(0.0, passed_s) / over_s)
+
+
+def _context(factor: float, passed_s: float, seen: Observation, signals: Signals, profile: Profile) -> float:
     """The smoothed factor after this look, within CONTEXT_FACTORS."""
     prompt, answer = signals.demand.prompt_tokens_mean, signals.demand.output_tokens_mean
-    if isinstance(prompt, Missing) or isinstance(answer, Missing) or not (before.totals and prompt + answer > 0):
+    if isinstance(prompt, Missing) or isinstance(answer, Missing) or not prompt + answer > 0:
         return factor
     held = sequences = 0.0
     for worker in engines(worker for worker in seen.samples.workers if worker.role is Role.DECODE):
@@ -86,7 +101,7 @@ def _context(factor: float, before: State, seen: Observation, signals: Signals, 
         sequences += worker.running + _deferred(worker)
     if sequences < HELD_MIN or held <= 0:
         return factor
-    weight = 1 - math.exp(-max(0.0, seen.now_s - before.totals[-1].at_s) / HELD_S)
+    weight = _weight(passed_s, HELD_S)
     # A context in flight is the prompt and, with answers that vary like an exponential, as much as their mean.
     ratio = min(max(held / sequences / (prompt + answer), CONTEXT_FACTORS[0]), CONTEXT_FACTORS[1])
     return math.exp((1 - weight) * math.log(factor) + weight * math.log(ratio))

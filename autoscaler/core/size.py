@@ -7,18 +7,29 @@ Rules:
    bound to workers already, a new group cannot take; it is load that a smaller role would not get rid of.
 3. An SLO that no size can meet is named with the closest that one can, and never drives growth.
 4. The profile speaks of one engine; a group has as many as its pages show.
-5. A role whose demand is not known is not sized; the other one is. A length is remembered only while the history still
+5. What a prefix cache keeps having is no work of prefill; a group that has yet to start has none of it.
+6. A role whose demand is not known is not sized; the other one is. A length is remembered only while the history still
    has its traffic.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.core.bottleneck import Narrowest, Queues, narrowest, queues
 from autoscaler.core.work import Ask, Work, prompt_cv2, work_of
-from autoscaler.model import Forecast, Number, Observation, RoleFleet, RoleForecast, RoleSignals, Signals, State
+from autoscaler.model import (
+    Forecast,
+    Learned,
+    Number,
+    Observation,
+    RoleFleet,
+    RoleForecast,
+    RoleSignals,
+    Signals,
+    State,
+)
 from autoscaler.settings import Settings
 from perfmodel import decode, prefill
 from perfmodel.profile import Profile
@@ -72,7 +83,9 @@ class _Case:
     signals: Signals
     settings: Settings
     profile: Profile
+    ask: Ask
     work: Work
+    ready: dict[Role, int]
     waiting: Queues
     narrow: Narrowest | None
 
@@ -81,6 +94,11 @@ class _Case:
         if self.narrow is not None and self.narrow.stage != stage:
             return 0.0
         return self.waiting.unassigned / self.settings.spec.backlog_drain_s
+
+    def prefill_of(self, groups: int) -> prefill.PrefillWork:
+        """What prompts ask of so many groups, of which those that have yet to start have nothing in their caches."""
+        warm = min(1.0, self.ready[Role.PREFILL] / max(1, groups))
+        return work_of(self.profile, replace(self.ask, cached_share=self.ask.cached_share * warm)).prefill
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +148,7 @@ def _case(
     if isinstance(prompt, Missing) or prompt <= 0:
         return None
     spec = settings.spec
+    learned = state.learned if state.learned.profile == profile.name else Learned()
     ask = Ask(
         prompt_tokens=prompt,
         prompt_cv2=prompt_cv2(state.totals),
@@ -137,11 +156,13 @@ def _case(
         itl_ms=spec.slo.itl.target_ms,
         itl_share=spec.slo.itl.percentile / 100,
         max_num_seqs=spec.decode.max_num_seqs,
-        context=state.learned.context if state.learned.profile == profile.name else 1.0,
+        context=learned.context,
+        cached_share=learned.cached_share,
     )
     work, waiting = work_of(profile, ask), queues(seen, signals, spec.metrics.stale_after_s)
     ready = {role: fleet.ready if isinstance(fleet := seen.fleet[role], RoleFleet) else 0 for role in ROLES}
-    return _Case(signals, settings, profile, work, waiting, narrowest(signals, waiting, work, profile, settings, ready))
+    narrow = narrowest(signals, waiting, work, profile, settings, ready)
+    return _Case(signals, settings, profile, ask, work, ready, waiting, narrow)
 
 
 def _role(
@@ -172,13 +193,13 @@ def _prefill(case: _Case, ask: RoleForecast, rates: _Rates, why: list[Reason]) -
     links_matter = link_s > LINK_MATTERS * work.mean_s
     link_busy = LINK_BUSY if links_matter and work.helped(target_s) else prefill.BUSY_MAX
 
-    def engines(rate: float) -> int:
+    def groups(work: prefill.PrefillWork, rate: float) -> int:
         found = prefill.fewest_groups(work, rate, target_s, share)
-        return max(found, math.ceil(rate * link_s / link_busy)) if links_matter else found
+        return _groups(max(found, math.ceil(rate * link_s / link_busy)) if links_matter else found, signals)
 
     reach = ttft_reach(work, slo.target_ms, share)
     why += _unreachable(Role.PREFILL, rates, reach, {"prompt_tokens": prompts.mean})
-    high, floor = _groups(engines(rates.high), signals), _groups(engines(rates.median), signals)
+    high, floor = (groups(case.prefill_of(groups(work, rate)), rate) for rate in (rates.high, rates.median))
     draining = max(
         case.drained("prefill") and work.mean_s * (rates.now + case.drained("prefill")),
         case.drained("transfer") and link_s * (rates.now + case.drained("transfer")),
@@ -194,6 +215,7 @@ def _prefill(case: _Case, ask: RoleForecast, rates: _Rates, why: list[Reason]) -
         "tokens_per_s": ask.tokens_per_s_high,
         "prompt_ms": work.mean_s * 1e3,
         "cv2": prompts.cv2,
+        **({"cached_share": case.ask.cached_share} if case.ask.cached_share else {}),
         "load": found.load,
         **({"for_backlog": needed - high} if needed > high else {}),
         **_width(signals),

@@ -30,7 +30,7 @@ def tick(state: State, observation: Observation, settings: Settings, profile: Pr
     state = learn(before, state, observation, signals, profile)
     if state.started_s is None and state.totals:
         state = replace(state, started_s=observation.now_s)
-    expected, state = forecast(state, signals, settings, observation.now_s)
+    expected, state = forecast(state, signals, settings, observation.now_s, observation.outlook)
     fleet = observation.fleet
     if not isinstance(fleet.prefill, RoleFleet) or not isinstance(fleet.decode, RoleFleet):
         why = (*observed.why, *watched, *_absent(observation))

@@ -196,7 +196,12 @@ def _forecast(status: Status) -> Iterator[str]:
             yield f"  {role:<9} none: {ahead.missing}"
             continue
         high = f"{ahead.tokens_per_s_high:,.0f} at quantile {ahead.quantile:g}"
-        yield f"  {role:<9} in {ahead.horizon_s:.0f} s: median {ahead.tokens_per_s_q50:,.0f} tokens/s, {high}"
+        by = f", by {ahead.model}"
+        yield f"  {role:<9} in {ahead.horizon_s:.0f} s: median {ahead.tokens_per_s_q50:,.0f} tokens/s, {high}{by}"
+        if said := status.outlook.of(role):
+            error = f"WAPE {said.measured.wape:.1%}" if said.measured.targets else "not measured yet"
+            state = "" if said.fallback == "none" else f" ({said.fallback})"
+            yield f"  {'':<9} learned{state}: {said.at(0.5):,.0f} tokens/s in {said.horizon_s:.0f} s, {error}"
 
 
 def _why(status: Status) -> Iterator[str]:

@@ -68,7 +68,8 @@ async def run(options: ControllerOptions, on_tick: OnTick | None = None) -> int:
             await exporter.start(options.host, options.port)
         stack.push_async_callback(cluster.stop)
         await cluster.start()
-        edges = Edges(client, cluster, exporter, options.journal, may_write=leads, dry_run=options.dry_run)
+        learning = None if options.once else asyncio.Lock()
+        edges = Edges(client, cluster, exporter, options.journal, leads, options.dry_run, learning)
         await run_terms(lease, stop, lambda over: _term(options, edges, stop, over, on_tick))
     return 0
 

@@ -296,6 +296,6 @@ async def serve(options: ManagerOptions, stop: asyncio.Event) -> int:
             await exporter.start(options.host, options.port)
         stack.push_async_callback(cluster.stop)
         await cluster.start()
-        edges = Edges(client, cluster, exporter, may_write=leads, dry_run=options.dry_run)
+        edges = Edges(client, cluster, exporter, may_write=leads, dry_run=options.dry_run, learning=asyncio.Lock())
         await run_terms(lease, stop, lambda over: Manager(edges).run(over))
     return 0

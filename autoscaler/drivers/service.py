@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,9 @@ from autoscaler.core import tick
 from autoscaler.core.conditions import conditions
 from autoscaler.drivers.cluster import Cluster
 from autoscaler.drivers.trouble import Troubles
+from autoscaler.drivers.warm import Foresight
 from autoscaler.model import Condition, Decision, Observation, RoleFleet, Samples, State, Step
+from autoscaler.outlook import leads_s
 from autoscaler.settings import Settings
 from kubeapi import events
 from kubeapi.client import KubeClient
@@ -74,6 +77,8 @@ class Edges:
     journal: Path | None = None
     may_write: Callable[[], bool] = lambda: True
     dry_run: bool = False
+    learning: asyncio.Lock | None = None
+    """Services learn their history in turns; without it none is learned, as for a few ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ class Service:
         self.troubles = Troubles(self._name)
         self.settings, self._profile = self._as_run(settings), profile
         self._reader = _reader(settings)
+        self._last: Decision | None = None
+        self._foresight = Foresight(settings, edges.journal, edges.learning)
 
     def _as_run(self, settings: Settings) -> Settings:
         """The core must know that nothing will be written."""
@@ -115,8 +122,11 @@ class Service:
         if settings.spec.metrics != self.settings.spec.metrics:
             await self._reader.close()
             self._reader = _reader(settings)
-        if self._edges.exporter and _names(settings) != _names(self.settings):
-            self._edges.exporter.forget(self.settings)
+        if _names(settings) != _names(self.settings):
+            self._foresight.close()
+            self._foresight = Foresight(settings, self._edges.journal, self._edges.learning)
+            if self._edges.exporter:
+                self._edges.exporter.forget(self.settings)
         self._name = "/".join(_names(settings))
         self.settings, self._profile = self._as_run(settings), profile
 
@@ -125,6 +135,7 @@ class Service:
         if self._edges.exporter:
             self._edges.exporter.forget(self.settings)
         await self._reader.close()
+        self._foresight.close()
         if self._journal:
             self._journal.close()
 
@@ -136,7 +147,8 @@ class Service:
         spent_s = time.perf_counter() - started
         if self._journal:
             self._journal.append(self._state, observation, self.settings, self._profile, decision)
-        self._state = decision.state
+        self._state, self._last = decision.state, decision
+        self._foresight.see(decision)
         if decision.step:
             await self._act(decision.step, observation, decision, now_s)
         elif self.troubles.passes("step"):
@@ -171,7 +183,9 @@ class Service:
         service, namespace = self.settings.spec.service, self.settings.metadata.namespace
         seen = look(self._edges.cluster.world(), namespace, service, now_s)
         samples = await self._reader.read(list(seen.targets), now_s, f"{namespace}/{service}")
-        return Observation(now_s, replace(samples, failures={**seen.failures, **samples.failures}), seen.fleet)
+        samples = replace(samples, failures={**seen.failures, **samples.failures})
+        outlook = self._foresight.say(now_s, leads_s(self.settings, self._last))
+        return Observation(now_s, samples, seen.fleet, outlook)
 
     async def _act(self, step: Step, seen: Observation, decision: Decision, now_s: float) -> None:
         fleet = seen.fleet[step.role]

@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from autoscaler.adapters.past import Period, selector_of
 from autoscaler.errors import UserError
 from autoscaler.settings import MetricsSettings, problem_line
 from roleratio import traces
 from roleratio.backtest.fleet import Known
 from roleratio.backtest.journal import recorded
-from roleratio.backtest.prometheus import Period, measured, selector_of, step_for
+from roleratio.backtest.prometheus import measured, step_for
 from roleratio.bars import bars
 from roleratio.measured import Gaps, Measured, moment
 from roleratio.problems import collected

@@ -9,8 +9,20 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from autoscaler.model import Fleet, Group, Histogram, Observation, RoleFleet, RouterSample, Samples, WorkerSample
+from autoscaler.model import (
+    Fleet,
+    Group,
+    Histogram,
+    Observation,
+    Outlook,
+    RoleFleet,
+    RouterSample,
+    Samples,
+    WorkerSample,
+)
+from autoscaler.outlook import SERIES
 from autoscaler.settings import Settings, parse_settings
+from forecasting.model import Forecast, Measured
 from policies.model import Missing, Role
 
 SERVICE = "chat"
@@ -186,3 +198,11 @@ def observations(count: int, start_s: float = 1000.0, growth: float = 0.1) -> li
         samples = Samples((router(now_s, arrivals),), workers, {})
         seen.append(Observation(now_s, samples, fleet))
     return [*seen[:-1], replace(seen[-1], samples=replace(seen[-1].samples, failures={"decode-1": "stale"}))]
+
+
+def outlook(median: float = 500.0, targets: int = 300) -> Outlook:
+    """What learned forecasts say of all series, with the errors that they have shown."""
+    measured = Measured(targets, 8.0, 10.0, 0.125, (0.52, 0.91, 0.985)) if targets else Measured()
+    values, weights = (median, 1.5 * median, 2.0 * median), {"last_value": 0.25, "ridge": 0.75}
+    said = Forecast(1000.0, 180.0, (0.5, 0.9, 0.99), values, "burst", measured, weights)
+    return Outlook(dict.fromkeys(SERIES, said))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from autoscaler.adapters.exporter import Exporter
+from autoscaler.adapters.status import from_json
 from autoscaler.core import tick
 from autoscaler.drivers.explain import explain_status
 from autoscaler.errors import UserError
@@ -18,7 +20,7 @@ from autoscaler.model import Decision, Fleet, Learned, Observation, Samples, Sta
 from perfmodel.correction import Correction, RoleCorrection
 from perfmodel.profile import load_profile
 from policies.model import Missing, Role
-from tests.autoscaler.pages import observations, settings
+from tests.autoscaler.pages import observations, outlook, settings
 
 SETTINGS = settings()
 PROFILE = load_profile()
@@ -69,9 +71,44 @@ async def metrics(url: str) -> Series:
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
-def of(series: Series, name: str, **labels: str) -> float | None:
+def of(series: Series, name: str, /, **labels: str) -> float | None:
     wanted = {"target_namespace": "team-a", "target_service": "chat", **labels}
     return series.get((f"roleratio_controller_{name}", frozenset(wanted.items())))
+
+
+async def test_metrics_say_what_was_foretold_and_how_wrong_such_was(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    (observation, decision) = run()[-1]
+    exporter.observe(SETTINGS, observation, decision, 0.003)
+    series = await metrics(url)
+    assert not [name for name, _ in series if "outlook" in name]
+    ahead = decision.forecast.decode
+    assert not isinstance(ahead, Missing)
+    assert of(series, "forecast_model", role="decode", model=ahead.model) == 1
+    exporter.observe(SETTINGS, replace(observation, outlook=outlook()), decision, 0.003)
+    series = await metrics(url)
+    for name in ("requests", "prompt_tokens", "output_tokens"):
+        assert of(series, "outlook_value", series=name, quantile="0.9") == 750
+        assert of(series, "outlook_horizon_seconds", series=name) == 180
+        assert of(series, "outlook_coverage_ratio", series=name, quantile="0.99") == 0.985
+        assert of(series, "outlook_wape_ratio", series=name) == 0.125
+        assert of(series, "outlook_pinball", series=name, of="learned") == 8
+        assert of(series, "outlook_pinball", series=name, of="last_value") == 10
+        assert of(series, "outlook_weight_ratio", series=name, model="ridge") == 0.75
+        assert of(series, "outlook_fallback", series=name, fallback="burst") == 1
+    exporter.observe(SETTINGS, replace(observation, outlook=outlook(targets=0)), decision, 0.003)
+    series = await metrics(url)
+    assert of(series, "outlook_value", series="requests", quantile="0.5") == 500
+    assert not [name for name, _ in series if "coverage" in name or "wape" in name or "pinball" in name]
+
+
+async def test_the_status_has_what_was_foretold(served: tuple[Exporter, str]) -> None:
+    exporter, url = served
+    (observation, decision) = run()[-1]
+    exporter.observe(SETTINGS, replace(observation, outlook=outlook()), decision, 0.003)
+    body = json.loads((await get(f"{url}/v1/status"))[1])
+    assert from_json(body["services"]["team-a/chat"], "status").outlook == outlook()
+    assert "learned (burst): 500 tokens/s in 180 s, WAPE 12.5%" in explain_status(body)
 
 
 async def test_metrics_say_what_was_decided(served: tuple[Exporter, str]) -> None:

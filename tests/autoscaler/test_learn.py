@@ -210,3 +210,33 @@ def test_the_state_goes_through_json() -> None:
     state = run(1.3, 60).state
     assert state.learned.correction.decode.samples > 0
     assert decode(State, encode(State, state)) == state
+
+
+def cached(share: Callable[[float], float | None]) -> Change:
+    """Prefill workers that find so much of each second's prompts in their caches; None: they do not say it."""
+
+    def change(worker: WorkerSample, now_s: float) -> WorkerSample:
+        if worker.role is Role.DECODE or share(now_s) is None:
+            return worker
+        found = sum((share(second) or 0.0) * PROMPT for second in range(int(now_s)))
+        return replace(worker, prompt_tokens=PROMPT * int(now_s), cached_tokens=found)
+
+    return change
+
+
+def test_what_a_cache_keeps_having_is_believed_slowly_and_given_up_at_once() -> None:
+    began_s = Plant(lambda t: Load(1.0, PROMPT, 60.0)).now_s
+    found = [
+        run(1.0, seconds, cached(lambda now_s: 0.6 if now_s < began_s + 600 else 0.0)).state.learned.cached_share
+        for seconds in (60, 600, 660, 725)
+    ]
+    # Of the last two minutes, half had nothing to find; then all.
+    assert found == pytest.approx([0.6 * (1 - math.exp(-0.5)), 0.6, 0.3, 0.0], abs=0.03)
+
+
+def test_what_nobody_shows_any_more_is_forgotten() -> None:
+    began_s = Plant(lambda t: Load(1.0, PROMPT, 60.0)).now_s
+    silent = cached(lambda now_s: 0.6 if now_s < began_s + 600 else None)
+    assert run(1.0, 600, silent).state.learned.cached_share == pytest.approx(0.6, abs=0.03)
+    assert run(1.0, 1200, silent).state.learned.cached_share < 0.05
+    assert run(1.0, 300).state.learned.cached_share == 0.0

@@ -15,7 +15,7 @@ from autoscaler.errors import UserError
 from autoscaler.model import Decision, Fleet, Forecast, Observation, RoleFleet, Signals
 from kubeapi.client import Object
 from policies.model import Code, Missing, Pair, Role, Stage
-from tests.autoscaler.pages import role_fleet, settings
+from tests.autoscaler.pages import outlook, role_fleet, settings
 from tests.autoscaler.plant import Load, Plant
 from tests.autoscaler.told import GROWTH, NOW_S, a_decision, an_observation, reason, sized
 
@@ -57,6 +57,7 @@ def test_a_whole_status() -> None:
                 "demandTokensPerS": 5000.0,
                 "forecastTokensPerS": 6000.0,
                 "horizonS": 8.2,
+                "forecastBy": "now",
             },
             {
                 "name": "decode",
@@ -70,6 +71,7 @@ def test_a_whole_status() -> None:
                 "demandTokensPerS": 1300.0,
                 "forecastTokensPerS": 1500.0,
                 "horizonS": 8.2,
+                "forecastBy": "now",
             },
         ],
         "ratio": "1:3",
@@ -127,6 +129,14 @@ def test_the_ratio_is_of_what_is_wanted(groups: Pair, ratio: str) -> None:
 def test_the_bottleneck_falls_furthest_short(ready: tuple[int, int], needed: tuple[int, int], bottleneck: str) -> None:
     decision = a_decision(why=sized(*needed))
     assert tell(decision, seen=an_observation(*ready))["bottleneck"] == bottleneck
+
+
+def test_who_forecasts_and_how_wrong_the_learned_forecast_was_is_no_news_by_itself() -> None:
+    told = tell()
+    later = tell(previous=told, now_s=NOW_S + SETTLE_S, seen=replace(an_observation(), outlook=outlook()))
+    assert later == told
+    fresh = tell(seen=replace(an_observation(), outlook=outlook()))
+    assert [role["learnedError"] for role in fresh["roles"]] == [0.12, 0.12]
 
 
 def test_equal_inputs_give_equal_status_and_a_told_one_stands() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.work import CV2_MAX, USUAL_CV2, Ask, prompt_cv2, work_of
-from autoscaler.model import Decision
+from autoscaler.model import COLUMNS, Decision, Learned, State, Totals
 from perfmodel import decode, prefill
 from perfmodel.profile import load_profile
 from policies.model import ROLES, Code, Missing, Pair, Role
@@ -164,6 +164,21 @@ def test_the_variability_of_prompts_is_learned_however_they_come(cv2: float, bun
     assert sum(found) / len(found) == pytest.approx((20 * USUAL_CV2 + 58 * cv2) / 78, abs=0.35)
 
 
+def test_a_router_that_counts_prompts_as_they_end_teaches_it_too() -> None:
+    columns = COLUMNS["router"]
+
+    def at_end(entry: Totals) -> Totals:
+        row: list[float | None] = [None] * len(entry.row)
+        row[columns["prompts"]], row[columns["prompt_tokens"]] = (
+            entry.row[columns["arrivals"]],
+            entry.row[columns["offered_tokens"]],
+        )
+        return Totals(entry.at_s, tuple(row))
+
+    known = history(traffic(3.0, 20.0, 60, 1))
+    assert prompt_cv2([at_end(entry) for entry in known]) == prompt_cv2(known) != USUAL_CV2
+
+
 def test_equal_prompts_do_not_vary_in_bursts_or_on_a_ramp() -> None:
     prior = 20 * USUAL_CV2 / (20 + 58)
     ramp = [(5.0 * tick, 10.0 * tick, 10_000.0 * tick) for tick in range(60)]
@@ -184,3 +199,18 @@ def test_it_stays_in_its_bounds(steps: list[tuple[float, int, float]]) -> None:
         at_s += gap_s
         found.append((at_s, float(requests), tokens))
     assert 0 <= prompt_cv2(history(found)) <= CV2_MAX
+
+
+def test_what_a_cache_keeps_having_is_no_work_but_for_groups_that_have_yet_to_start() -> None:
+    profile = load_profile()
+
+    def groups(share: float, ready: int) -> int:
+        state = State(learned=Learned(profile.name, cached_share=share))
+        moment = Moment(40.0, prompt_tokens=4000.0, ready=(ready, 1), profile=profile, state=state)
+        return moment.of(Role.PREFILL).groups
+
+    needed = groups(0.0, 40)
+    assert groups(0.6, 40) < groups(0.3, 40) < needed
+    assert groups(0.6, 40) <= groups(0.6, 4) < groups(0.6, 1) <= needed
+    assert groups(0.0, 1) == needed
+    assert groups(0.99, 40) >= 1

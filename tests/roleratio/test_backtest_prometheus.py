@@ -12,10 +12,11 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from autoscaler.adapters import past
+from autoscaler.adapters.past import Period, selector_of
 from autoscaler.errors import UserError
 from autoscaler.settings import MetricsSettings
-from roleratio.backtest import prometheus as asked
-from roleratio.backtest.prometheus import Period, measured, selector_of, step_for
+from roleratio.backtest.prometheus import measured, step_for
 from roleratio.cli import main
 from roleratio.measured import Measured
 from tests.dashboards.conftest import prometheus, promtool
@@ -138,7 +139,7 @@ async def test_rates_zeros_holes_and_resets(url: str, start_s: int) -> None:
 
 async def test_many_parts_of_a_range_are_what_one_is(url: str, start_s: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = await look(url, start_s)
-    monkeypatch.setattr(asked, "MOST_POINTS", 7)
+    monkeypatch.setattr(past, "MOST_POINTS", 7)
     assert await look(url, start_s) == whole
 
 

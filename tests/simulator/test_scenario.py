@@ -13,7 +13,7 @@ from autoscaler.errors import UserError
 from policies.model import Pair, Role
 from roleratio.simulation import SHIPPED, Prepared, find_scenario, load_scenario, shipped_scenarios, streams
 from simulator.generate import generated, spans_of
-from simulator.roster import NAMES, make_policy, service_of, started_for
+from simulator.roster import NAMES, make_policy, oracle_needs, service_of, started_for
 from simulator.scenario import Time, parse_scenario
 from tests.simulator.small import PROFILE, SMALL, run, scenario
 
@@ -75,6 +75,18 @@ def test_an_empty_file_is_no_scenario() -> None:
 def test_gpus_that_cannot_be_shared_out_are_told() -> None:
     with pytest.raises(UserError, match=r"fleet.prefill.podsPerGroup 3: expected a divisor of the profile's 2"):
         scenario(fleet__prefill__podsPerGroup=3).shape(Role.PREFILL, PROFILE.gpus)
+    with pytest.raises(UserError, match=r"fleet.prefill.podsPerGroup 2: expected a divisor of the role's 3"):
+        scenario(fleet__prefill__gpus=3).shape(Role.PREFILL, PROFILE.gpus)
+
+
+def test_roles_may_be_as_wide_as_they_like() -> None:
+    """The wider role costs more, also by the account of those that look at a budget and of the oracle."""
+    one = scenario(fleet__prefill__gpus=4)
+    result = run(one, "static")
+    assert result.gpus_per_group == {Role.PREFILL: 4, Role.DECODE: PROFILE.gpus}
+    assert result.gpu_hours(Role.PREFILL) == pytest.approx(2 * result.gpu_hours(Role.DECODE))
+    assert service_of(one, PROFILE).gpus_per_group == Pair(4, PROFILE.gpus)
+    assert oracle_needs(one, PROFILE, [(0.0, 100, 10)])[Role.PREFILL].gpus_per_group == 4
 
 
 def test_times() -> None:
@@ -121,6 +133,7 @@ def test_a_missing_trace_is_told() -> None:
 def test_every_policy_can_be_made_and_runs() -> None:
     for name in NAMES:
         one = name.replace("KEY=VALUE,...", "prefill.minGroups=2,forecastQuantile=0.95").replace("P,D", "2,3")
+        one = one.replace("KIND,...", "half,times=1.2,forecastQuantile=0.9")
         result = run(scenario(durationS=20), one)
         assert result.policy == one
         assert len(result.requests) > 20

@@ -54,7 +54,7 @@ CHANGES = some.fixed_dictionaries(
         "fleet__drainLimitS": some.sampled_from([0, 5, 110]),
         "fleet__aggregated": some.sampled_from([False, False, False, True]),
         "start__loadS": TIMES,
-        "router__bind": some.sampled_from(["late", "arrival"]),
+        "router__bind": some.sampled_from(["late", "arrival", "turn"]),
         "router__maxWaitS": some.sampled_from([3, 60]),
         "router__leaseS": some.sampled_from([0.5, 60]),
         "scrape": some.sampled_from([{}, {"intervalS": 5, "delayS": 2}]),
