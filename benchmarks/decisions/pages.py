@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 
+from benchmarks.decisions import value
 from benchmarks.decisions.plan import KNOB
-from benchmarks.decisions.score import HEADER, Outcome, Score, best_first, cells, frontier, said
+from benchmarks.decisions.score import HEADER, TOLD, Outcome, Score, best_first, cells, frontier, said
 from roleratio.report.parts import card, page, table
 from roleratio.report.runs import pareto
 
@@ -15,15 +16,17 @@ UPPER = 0.9
 """There is a picture from here on and one below: what matters is near the top, and one bad policy hides it."""
 
 
-def render(found: Outcome) -> str:
-    """The page. Deterministic."""
+def render(found: Outcome, compared: Sequence[value.Comparison] = ()) -> str:
+    """The page; `compared`: what forecasts are worth in it. Deterministic."""
     lead = f"{found.requests:,} requests; the oracle spends {found.oracle_gpu_hours:.2f} GPU-hours"
-    good = [one for one in found.scores if one.attainment >= UPPER]
-    bad = [one for one in found.scores if one.attainment < UPPER]
-    pictures = [_picture(good, good, f"From {100 * UPPER:.0f} % on"), _picture(bad, found.scores, "Below")]
+    able = [one for one in found.scores if one.kind != TOLD]
+    good = [one for one in able if one.attainment >= UPPER]
+    bad = [one for one in able if one.attainment < UPPER]
+    pictures = [_picture(good, good, f"From {100 * UPPER:.0f} % on"), _picture(bad, able, "Below")]
     style = resources.files("roleratio.report").joinpath("style.css").read_text(encoding="utf-8")
     verdicts = "".join(f"<li>{escape(said(one))}</li>" for one in found.verdicts)
-    cards = [*pictures, card("Ours beside the others", "", "", f"<ul>{verdicts}</ul>"), _table(found.scores)]
+    worth = [_worth(found.scores, compared)] if compared else []
+    cards = [*worth, *pictures, card("Ours beside the others", "", "", f"<ul>{verdicts}</ul>"), _table(found.scores)]
     return page(f"Decisions: {found.scenario}", lead, "".join(cards), style)
 
 
@@ -44,6 +47,32 @@ def _picture(shown: Sequence[Score], joined: Sequence[Score], title: str) -> str
         "knob, and (dashed) the upper hull of fixed sizes, which are chosen with hindsight."
     )
     return card(title, note, "", pareto(points, lines))
+
+
+WORTH = {
+    "ours": "decode",
+    "told:last": "fixed",
+    "told:learned": "plain",
+    "told:horizon": "prefill",
+    "told:path": "want",
+}
+"""Lines for the forecasts that are in the picture; the table has all."""
+
+
+def _worth(scores: Sequence[Score], compared: Sequence[value.Comparison]) -> str:
+    """What each forecast attains over its cost, and the same as a table."""
+    runs = value.by_forecast(scores)
+    hulls = {family: frontier(runs[family]) for family in WORTH}
+    lines = {WORTH[family]: [(one.over_oracle, 100 * one.attainment) for one in hull] for family, hull in hulls.items()}
+    # Each line bears its forecast's name once, at its dearest run.
+    points = [(*lines[WORTH[family]][-1], value.FORECASTS[family]) for family, hull in hulls.items() if hull]
+    note = (
+        "Requests within the SLO, in %, over GPU-hours / oracle; all but the forecast is the same. Below: at the "
+        "GPU-hours of each run of ours."
+    )
+    rows = [[escape(cell) for cell in row] for row in value.cells(compared)]
+    body = pareto(points, lines) + table(value.HEADER, rows, numeric=range(2, len(value.HEADER)))
+    return card("What a forecast is worth", note, "", body)
 
 
 def _table(scores: Iterable[Score]) -> str:

@@ -3,7 +3,9 @@
 Rules:
 1. A line of runs.jsonl is a finished run; it is not run again. The last line of a key counts.
 2. A row holds sums and counts, so that parts and seeds can be added up. Times are counted in buckets of 2 %.
-3. Nothing here needs more than the repository, pydantic, PyYAML, joblib and numpy: no network, no cluster's client.
+3. What a forecast is worth and how far ramps were started ahead is told of a run that has settled: a policy begins
+   with nothing seen, and how it does then is another matter.
+4. Nothing here needs more than the repository, pydantic, PyYAML, joblib and numpy: no network, no cluster's client.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -24,17 +26,22 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from autoscaler.errors import UserError
-from benchmarks.decisions.plan import NEEDS, Key, Run
-from policies.model import ROLES
+from benchmarks.decisions.plan import NEEDS, Key, Part, Run
+from forecasting.recent import ERRORS_S
+from policies.model import ROLES, Role
 from roleratio.simulation import Prepared
 from simulator.flight import Cause
-from simulator.oracle import RoleNeeds, gpu_hours
-from simulator.result import max_groups
+from simulator.oracle import Oracle, RoleNeeds, gpu_hours
+from simulator.ramps import split, starts, wanted_of
+from simulator.result import Result, max_groups
 from simulator.roster import oracle_needs
+from simulator.scenario import Scenario
 
 Row = dict[str, Any]
 
 BUCKET = 1.02
+SETTLED_COLD_STARTS, SETTLED_SHARE = 5, 0.25
+"""A policy that has seen nothing needs some time: so many cold starts, at most that share of a run."""
 SOURCES = ("autoscaler", "forecasting", "gangscheduler", "perfmodel", "policies", "simulator")
 """The packages on which the numbers of a run depend."""
 
@@ -45,19 +52,46 @@ def prepared(path: Path, traces: Path | None) -> Prepared:
     return Prepared(path, traces)
 
 
+def _cut(part: Part, traces: Path | None) -> Prepared:
+    """A part's own scenario; what was read is shared by all parts of this process."""
+    ready = copy(prepared(part.path, traces))
+    ready.scenario = part.of(ready.scenario)
+    return ready
+
+
 def run(one: Run, traces: Path | None) -> Row:
     """One run, or what a part needs, as plain data. Raises UserError."""
     began_s = time.perf_counter()
-    # What was read is shared by all parts of this process; the scenario is each part's own.
-    ready = copy(prepared(one.part.path, traces))
-    ready.scenario = one.part.of(ready.scenario)
-    found = _needs(ready, one) if one.policy == NEEDS else _judged(ready, one)
+    ready = _cut(one.part, traces)
+    needed = _needed(one.part, traces)
+    found = _needs(ready, needed) if one.policy == NEEDS else _judged(ready, one, needed)
     scenario, policy, seed, start_s, duration_s = one.key
     key = {"scenario": scenario, "policy": policy, "seed": seed, "start_s": start_s, "duration_s": duration_s}
     return {**key, **found, "sources": sources(one.part.path), "wall_s": round(time.perf_counter() - began_s, 2)}
 
 
-def _judged(ready: Prepared, one: Run) -> Row:
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """How many requests a part has, what they need, and what of it is `felt` (`core.forecast`), whose rises are ramps:
+    no policy starts a group for a crowd of two seconds.
+    """
+
+    requests: int
+    needs: Mapping[Role, RoleNeeds]
+    felt: Mapping[Role, RoleNeeds]
+
+
+@lru_cache(maxsize=2)
+def _needed(part: Part, traces: Path | None) -> _Needed:
+    """Kept: the runs of one part often follow each other."""
+    ready = _cut(part, traces)
+    scenario, profile = ready.scenario, ready.profile
+    requests = [one for one in ready.load(part.seed).requests if one[0] < scenario.duration_s]
+    felt = oracle_needs(scenario, profile, requests, ERRORS_S)
+    return _Needed(len(requests), oracle_needs(scenario, profile, requests), felt)
+
+
+def _judged(ready: Prepared, one: Run, needed: _Needed) -> Row:
     result = ready.run(one.policy, one.part.seed)
     causes = Counter(Cause(cause).name.lower() for cause in result.requests.cause if cause != Cause.NONE)
     return {
@@ -70,21 +104,58 @@ def _judged(ready: Prepared, one: Run) -> Row:
         "changes": len(result.events),
         "max_groups": {role.value: max_groups(result.fleet, role, result.window_s) for role in ROLES},
         "peak_gpus": result.peak_gpus,
+        "settled": _settled(ready.scenario, result),
+        "ramps": {role.value: _ramps(ready, result, role, needed.felt[role]) for role in ROLES},
         "problems": list(result.problems),
     }
 
 
-def _needs(ready: Prepared, one: Run) -> Row:
+def settled_s(scenario: Scenario) -> float:
+    """From when on a run has settled."""
+    return min(SETTLED_COLD_STARTS * scenario.start.typical_s, SETTLED_SHARE * scenario.duration_s)
+
+
+def _settled(scenario: Scenario, result: Result) -> dict[str, float]:
+    """Requests that came to a run that had settled, misses among them, and what it cost from then on."""
+    from_s = settled_s(scenario)
+    came = [index for index, at_s in enumerate(result.requests.at_s) if at_s >= from_s]
+    hours = sum(result.gpu_hours(role, from_s) for role in ROLES)
+    missed = sum(not result.requests.met(index) for index in came)
+    return {"requests": len(came), "missed": missed, "gpu_hours": round(hours, 6)}
+
+
+def _ramps(ready: Prepared, result: Result, role: Role, needs: RoleNeeds) -> dict[str, dict[str, float]]:
+    """How much of what the demand made anybody start was asked for one cold start before."""
+    wanted = wanted_of(result.fleet, role, ready.scenario.duration_s)
+    every = starts(needs, wanted, ready.scenario.autoscaler.role(role).max_groups)
+    from_s = settled_s(ready.scenario) + needs.cold_start_s
+    found = [one for one in every if one.from_s >= from_s]
+    return {name: ramps.to_json() for name, ramps in split(found, needs.cold_start_s).items()}
+
+
+def _needs(ready: Prepared, needed: _Needed) -> Row:
     """The oracle's cost, and groups needed: the mean over time and the peak."""
-    requests = [one for one in ready.load(one.part.seed).requests if one[0] < ready.scenario.duration_s]
-    needs = oracle_needs(ready.scenario, ready.profile, requests)
+    needs = needed.needs
     return {
-        "requests": len(requests),
+        "requests": needed.requests,
         "gpu_hours": round(gpu_hours(needs), 6),
+        "settled": {"gpu_hours": round(gpu_hours(_since(needs, settled_s(ready.scenario))), 6)},
         "gpus_per_group": ready.profile.gpus,
         "mean": {role.value: round(_mean(needs[role]), 4) for role in ROLES},
         "peak": {role.value: max(groups for _, groups in needs[role].steps) for role in ROLES},
     }
+
+
+def _since(needs: Mapping[Role, RoleNeeds], from_s: float) -> dict[Role, RoleNeeds]:
+    """What is needed from a moment on, the groups that the oracle has then being there."""
+    found = {}
+    for role, need in needs.items():
+        steps = [
+            (max(at_s, from_s), groups) for (at_s, groups), (until_s, _) in pairwise(need.steps) if until_s > from_s
+        ]
+        there = Oracle.of({role: need}).at(role, from_s)
+        found[role] = replace(need, steps=[*steps, *need.steps[-1:]], initial=there)
+    return found
 
 
 def _mean(needs: RoleNeeds) -> float:

@@ -4,7 +4,8 @@ Rules:
 1. A policy is judged over all parts and seeds of its scenario, or not at all: requests, misses and GPU-hours are added
    up, GPU-hours and the oracle's per seed. Failed and unfinished requests are misses.
 2. A percentile is of all requests that have the time, from buckets: right to 1 %.
-3. A baseline beats a run of ours that attains no more and costs no less. The oracle, which knows what comes, is none.
+3. A baseline beats a run of ours that attains no more and costs no less. Who knows what comes is none: the oracle, and
+   ours with forecasts made of the arrivals.
 4. What fixed sizes attain at a cost is read from their upper hull: as if a fleet had one size for a share of the
    requests and another one for the rest, which is more than any one of them can do. Below the cheapest of them
    nothing is known.
@@ -13,8 +14,8 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -24,12 +25,36 @@ from benchmarks.decisions.runs import BUCKET, Row
 ORACLE = "oracle"
 SHOWN = 0.00005
 """A cause of fewer of the requests is not in the table; the JSON has all."""
-HEADER = ("policy", "attained %", "GPU-h", "/oracle", "TTFT p95 ms", "ITL p95 ms", "most groups", "changes", "misses")
+TOLD = "told"
+HEADER = (
+    "policy",
+    "attained %",
+    "GPU-h",
+    "/oracle",
+    "TTFT p95 ms",
+    "ITL p95 ms",
+    "started ahead %",
+    "most groups",
+    "changes",
+    "misses",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A policy once its runs have settled (`runs.settled_s`); as in a Score."""
+
+    requests: int
+    attainment: float
+    gpu_hours: float
+    over_oracle: float
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One policy over a whole scenario. `gpu_hours` are of one seed; `max_groups` of the worst part."""
+    """One policy over a whole scenario. `gpu_hours` are of one seed; `max_groups` of the worst part; `ramps`: what
+    `simulator.ramps` counts, of both roles and all parts; it and `settled` are not there where a run did not tell it.
+    """
 
     policy: str
     requests: int
@@ -42,6 +67,20 @@ class Score:
     peak_gpus: int
     changes: int
     misses: Mapping[str, int]
+    ramps: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    settled: Settled | None = None
+
+    def started(self, *which: str) -> Counter[str]:
+        """What is counted of such ramps, `lasting` or `bursts`; of all if none is named."""
+        counts: Counter[str] = Counter()
+        for name in which or tuple(self.ramps):
+            counts.update(self.ramps.get(name, {}))
+        return counts
+
+    def ahead(self, *which: str) -> float | None:
+        """The share of the groups of such ramps that were started one cold start ahead; None of none."""
+        found = self.started(*which)
+        return found["ahead"] / found["groups"] if found["groups"] else None
 
     @property
     def kind(self) -> str:
@@ -91,7 +130,9 @@ def outcome(parts: Sequence[Part], rows: Mapping[Key, Row]) -> Outcome | None:
         if scenario == parts[0].scenario and policy != NEEDS and tuple(stretch) in stretches:
             found.setdefault(policy, []).append(row)
     whole = {policy: own for policy, own in found.items() if len(own) == len(parts)}
-    scores = sorted((_score(policy, own, seeds, least) for policy, own in whole.items()), key=lambda one: one.gpu_hours)
+    settled = sum(row["settled"]["gpu_hours"] for row in known if "settled" in row) / seeds
+    scores = [_score(policy, own, seeds, least, settled) for policy, own in whole.items()]
+    scores.sort(key=lambda one: one.gpu_hours)
     return Outcome(
         parts[0].scenario,
         len(parts),
@@ -103,7 +144,7 @@ def outcome(parts: Sequence[Part], rows: Mapping[Key, Row]) -> Outcome | None:
     )
 
 
-def _score(policy: str, rows: Sequence[Row], seeds: int, least: float) -> Score:
+def _score(policy: str, rows: Sequence[Row], seeds: int, least: float, least_settled: float) -> Score:
     requests = sum(row["requests"] for row in rows)
     misses: Counter[str] = sum((Counter(row["misses"]) for row in rows), Counter())
     gpu_hours = sum(row["gpu_hours"] for row in rows) / seeds
@@ -119,7 +160,30 @@ def _score(policy: str, rows: Sequence[Row], seeds: int, least: float) -> Score:
         max(row["peak_gpus"] for row in rows),
         sum(row["changes"] for row in rows),
         dict(misses.most_common()),
+        _ramps(rows),
+        _settled(rows, seeds, least_settled),
     )
+
+
+def _settled(rows: Sequence[Row], seeds: int, least: float) -> Settled | None:
+    if not least or not all("settled" in row for row in rows):
+        return None
+    requests, missed, gpu_hours = (
+        sum(row["settled"][name] for row in rows) for name in ("requests", "missed", "gpu_hours")
+    )
+    hours = gpu_hours / seeds
+    return Settled(requests, 1 - missed / requests if requests else 1.0, hours, hours / least)
+
+
+def _ramps(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    if not all("ramps" in row for row in rows):
+        return {}
+    sums: dict[str, Counter[str]] = {}
+    for row in rows:
+        for role in row["ramps"].values():
+            for which, counts in role.items():
+                sums.setdefault(which, Counter()).update(counts)
+    return {which: dict(counts) for which, counts in sums.items()}
 
 
 def percentile_ms(counted: Iterable[Mapping[str, int]], share: float) -> float | None:
@@ -154,21 +218,31 @@ def _gain(cheap: Score, dear: Score) -> float:
     return (dear.attainment - cheap.attainment) / (dear.gpu_hours - cheap.gpu_hours)
 
 
-def attained_at(gpu_hours: float, scores: Iterable[Score]) -> float | None:
-    """What the frontier of these attains at a cost; None below the cheapest of them."""
-    ordered = frontier(scores)
+Mixture = Sequence[tuple[Score, float]]
+"""Runs with their shares, which sum to 1; empty: nothing is known."""
+
+
+def mixture(gpu_hours: float, ordered: Sequence[Score]) -> Mixture:
+    """The corners of a frontier beside a cost: none below the cheapest, the dearest alone above it."""
     if not ordered or gpu_hours < ordered[0].gpu_hours:
-        return None
+        return ()
     for below, above in pairwise(ordered):
         if gpu_hours < above.gpu_hours:
-            return below.attainment + _gain(below, above) * (gpu_hours - below.gpu_hours)
-    return ordered[-1].attainment
+            share = (gpu_hours - below.gpu_hours) / (above.gpu_hours - below.gpu_hours)
+            return (below, 1 - share), (above, share)
+    return ((ordered[-1], 1.0),)
+
+
+def attained_at(gpu_hours: float, scores: Iterable[Score]) -> float | None:
+    """What the frontier of these attains at a cost; None below the cheapest of them."""
+    found = mixture(gpu_hours, frontier(scores))
+    return sum(one.attainment * share for one, share in found) if found else None
 
 
 def verdicts(scores: Sequence[Score]) -> list[Verdict]:
     """Each of ours beside the others, in order of cost."""
     fixed = [one for one in scores if one.kind == "static"]
-    others = [one for one in scores if one.kind not in ("ours", ORACLE)]
+    others = [one for one in scores if one.kind not in ("ours", TOLD, ORACLE)]
     return [
         Verdict(
             ours.policy,
@@ -190,9 +264,7 @@ def text(found: Outcome) -> str:
         f"{found.scenario}: {found.requests:,} requests, {found.parts} part{'s'[: found.parts > 1]}, "
         f"oracle {found.oracle_gpu_hours:.2f} GPU-h"
     )
-    rows = [HEADER, *map(cells, best_first(found.scores))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    lines = aligned([HEADER, *map(cells, best_first(found.scores))], {0, len(HEADER) - 1})
     left = [f"{policy}: {count} of {found.parts} parts, not judged" for policy, count in found.unfinished.items()]
     return "\n".join([title, *lines, *map(said, found.verdicts), *left])
 
@@ -210,11 +282,15 @@ def said(verdict: Verdict) -> str:
     return f"{verdict.policy}: {100 * verdict.attainment:.2f} % at {verdict.gpu_hours:.2f} GPU-h: {beaten}; {beside}"
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    last = len(row) - 1
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Rows as lines; the columns `left` begin at the same place, the others end there."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        cell.ljust(width) if column in (0, last) else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
     ]
 
 
@@ -227,6 +303,7 @@ def cells(one: Score) -> tuple[str, ...]:
         f"{one.over_oracle:.3f}",
         "" if one.ttft_ms_p95 is None else f"{one.ttft_ms_p95:,.0f}",
         "" if one.itl_ms_p95 is None else f"{one.itl_ms_p95:.1f}",
+        "" if (ahead := one.ahead()) is None else f"{100 * ahead:.1f}",
         " + ".join(map(str, one.max_groups.values())),
         str(one.changes),
         ", ".join(

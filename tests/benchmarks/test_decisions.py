@@ -207,6 +207,7 @@ def test_runs_of_other_sources_are_told_and_made_anew_on_demand(
         (["nothing-such"], "no such scenario"),
         (["TINY", "--policy", "ours:no.such=1"], "expected KEY=VALUE"),
         (["TINY", "--out", "TINY"], "cannot be written"),
+        (["m-large-weeks", "--day", "15"], "--day 15: m-large-weeks has 14; give one from 1 to 14"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
