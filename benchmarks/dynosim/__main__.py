@@ -1,7 +1,7 @@
 """`python -m benchmarks.dynosim [SCENARIO...] [--policy NAME]...`: scenarios under policies in Dynamo's simulator.
 
-Writes into --out: runs.jsonl (what is finished, and is not run again), table.txt, results.json and a picture of each
-scenario. Exit code 1 when a run failed, 2 for wrong arguments.
+Writes into --out: runs.jsonl (what is finished, and is not run again), table.txt (what came of it, and what the misses
+are), results.json and a picture of each scenario. Exit code 1 when a run failed, 2 for wrong arguments.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 
 from autoscaler.errors import UserError
 from benchmarks.dynosim import outcome, roster
+from benchmarks.dynosim.options import add_common
+from benchmarks.dynosim.picture import picture
 from benchmarks.dynosim.runs import Bench, Row, Run
 from benchmarks.dynosim.scenarios import SCENARIOS
-from benchmarks.errors import BenchmarkError, whole_number
-from benchmarks.processes import ROOT
+from benchmarks.errors import BenchmarkError
 from roleratio.cli import Parser
 
 DEFAULT = ("ours", "oracle", "oracle:1.2", *(f"planner:{name}" for name in roster.PLANNERS))
@@ -64,12 +65,13 @@ def _tell(row: Row) -> None:
 
 def _write(bench: Bench, out: Path) -> None:
     rows = outcome.summed(bench.rows())
-    text = outcome.table(rows)
+    parts = [outcome.table(rows), outcome.causes(rows), outcome.matrix(rows), "\n".join(outcome.verdicts(rows))]
+    text = "\n\n".join(parts).rstrip()
     (out / "table.txt").write_text(text + "\n", encoding="utf-8")
     (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     for name, scenario in SCENARIOS.items():
         if own := [row for row in rows if row["scenario"] == name]:
-            (out / f"{name}.svg").write_text(outcome.picture(name, scenario.about, own), encoding="utf-8")
+            (out / f"{name}.svg").write_text(picture(name, scenario.about, own), encoding="utf-8")
     print(text)
 
 
@@ -79,25 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Scenarios under policies in Dynamo's simulator.",
         epilog="example: python -m benchmarks.dynosim sine --policy ours --policy static:3,4; see docs/referee.md",
     )
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", type=_known, help=f"of {', '.join(SCENARIOS)}")
+    add_common(parser)
     parser.add_argument("--policy", action="append", metavar="NAME", help=f"{', '.join(roster.NAMES)} (default: all)")
-    parser.add_argument(
-        "--seed", action="append", type=int, metavar="N", help="of the traces; again for more (default: 1)"
-    )
-    parser.add_argument("--jobs", type=whole_number, default=1, metavar="N", help="runs at once (default: 1)")
-    parser.add_argument("--out", type=Path, default=Path("out-referee"), metavar="DIR", help="default: out-referee")
-    parser.add_argument("--again", action="store_true", help="also run what is finished")
     parser.add_argument("--reports", action="store_true", help="also write what each policy saw and answered")
-    parser.add_argument(
-        "--python", type=Path, default=ROOT / ".venv-dynosim/bin/python", help="where Dynamo is installed"
-    )
     return parser
-
-
-def _known(name: str) -> str:
-    if name not in SCENARIOS:
-        raise argparse.ArgumentTypeError(f"{name!r}: expected one of {', '.join(SCENARIOS)}")
-    return name
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ class Counters:
     arrivals: float = 0.0
     ended: float = 0.0
     ended_prompt_tokens: float = 0.0
+    cached_tokens: float | None = None
     generated_tokens: float = 0.0
 
     def add(self, traffic: Traffic) -> None:
@@ -59,6 +60,9 @@ class Counters:
         self.arrivals += traffic.num_req
         self.ended += traffic.shape_count
         self.ended_prompt_tokens += traffic.avg_isl * traffic.shape_count
+        if traffic.hit_rate_count and traffic.avg_kv_hit_rate is not None:
+            cached = traffic.avg_isl * traffic.shape_count * traffic.avg_kv_hit_rate
+            self.cached_tokens = (self.cached_tokens or 0.0) + cached
         self.generated_tokens += traffic.generated
 
 
@@ -187,6 +191,7 @@ class Bridge:
             generation_tokens=NOT_COUNTED,
             finished=NOT_COUNTED,
             prompts=counted.ended,
+            cached_tokens=NOT_COUNTED if counted.cached_tokens is None else counted.cached_tokens,
             tokens_at="end",
             in_flight=NOT_COUNTED,
         )

@@ -78,7 +78,7 @@ def load_context(path_text: str | None) -> Context:
         raw = json.loads(Path(path_text).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{source}: cannot be read: {error.strerror}; give an existing file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: not JSON: {error}") from error
     try:
         context = Context.model_validate(raw)
@@ -96,6 +96,14 @@ def load_context(path_text: str | None) -> Context:
 
 def profile_of(context: Context) -> Profile:
     """The deployment's performance profile. Raises UserError where the tables cannot give one."""
+    try:
+        return parse_profile(profile_document(context), "referee")
+    except ProfileError as error:
+        raise UserError("; ".join(f"{ENVIRONMENT}: {problem}" for problem in error.problems)) from error
+
+
+def profile_document(context: Context) -> dict[str, Any]:
+    """The same as the JSON of a profile file. Raises UserError where the tables cannot give one."""
     longest = max(context.kv_tokens_prefill, context.kv_tokens_decode)
     prefill = {(round(new), round(cached)): ms for new, cached, ms in context.prefill_ms if new > 0}
     decode = _envelope({(round(batch), round(tokens)): ms for batch, tokens, ms in context.decode_ms if batch > 0})
@@ -115,7 +123,7 @@ def profile_of(context: Context) -> Profile:
         kv_capacity_tokens=context.kv_tokens_decode,
     )
     try:
-        return parse_profile(convert(measured, limits), "referee")
+        return convert(measured, limits)
     except ProfileError as error:
         raise UserError("; ".join(f"{ENVIRONMENT}: {problem}" for problem in error.problems)) from error
 

@@ -36,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"policy: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever asked has gone: there is nobody left to tell.
+        sys.stderr.close()
+        return 141
     return 0
 
 

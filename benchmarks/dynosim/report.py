@@ -19,6 +19,9 @@ from autoscaler.errors import UserError
 from autoscaler.settings import problem_line
 from policies.model import Role
 
+MOST = 10**12
+"""Requests or tokens: no interval has more, and sums and squares of so many are still numbers."""
+
 
 class Strict(BaseModel):
     """A part of a report."""
@@ -32,18 +35,18 @@ class Pass(Strict):
     worker_id: int = Field(ge=0)
     dp_rank: int = Field(ge=0)
     wall_time: float = Field(ge=0)
-    num_prefill_requests: int = Field(ge=0)
-    sum_prefill_tokens: int = Field(ge=0)
+    num_prefill_requests: int = Field(ge=0, le=MOST)
+    sum_prefill_tokens: int = Field(ge=0, le=MOST)
     var_prefill_length: float
-    sum_prefill_kv_tokens: int = Field(ge=0)
-    num_decode_requests: int = Field(ge=0)
-    sum_decode_kv_tokens: int = Field(ge=0)
+    sum_prefill_kv_tokens: int = Field(ge=0, le=MOST)
+    num_decode_requests: int = Field(ge=0, le=MOST)
+    sum_decode_kv_tokens: int = Field(ge=0, le=MOST)
     var_decode_kv_tokens: float
-    num_queued_prefill: int = Field(ge=0)
-    sum_queued_prefill_tokens: int = Field(ge=0)
+    num_queued_prefill: int = Field(ge=0, le=MOST)
+    sum_queued_prefill_tokens: int = Field(ge=0, le=MOST)
     var_queued_prefill_length: float
-    num_queued_decode: int = Field(ge=0)
-    sum_queued_decode_kv_tokens: int = Field(ge=0)
+    num_queued_decode: int = Field(ge=0, le=MOST)
+    sum_queued_decode_kv_tokens: int = Field(ge=0, le=MOST)
     var_queued_decode_kv_tokens: float
 
 
@@ -51,18 +54,18 @@ class Traffic(Strict):
     """What came and what ended in the interval."""
 
     duration_s: float = Field(ge=0)
-    num_req: int = Field(ge=0)
-    avg_isl: float = Field(ge=0)
-    avg_osl: float = Field(ge=0)
+    num_req: int = Field(ge=0, le=MOST)
+    avg_isl: float = Field(ge=0, le=MOST)
+    avg_osl: float = Field(ge=0, le=MOST)
     avg_ttft_ms: float = Field(ge=0)
     avg_itl_ms: float = Field(ge=0)
-    shape_count: int = Field(ge=0)
+    shape_count: int = Field(ge=0, le=MOST)
     ttft_count: int = Field(ge=0)
     itl_count: int = Field(ge=0)
-    avg_accept_length: float | None = Field(ge=0)
+    avg_accept_length: float | None = Field(ge=0, le=MOST)
     avg_kv_hit_rate: float | None = Field(ge=0)
     hit_rate_count: int = Field(ge=0)
-    accept_length_forward_count: int = Field(ge=0)
+    accept_length_forward_count: int = Field(ge=0, le=MOST)
 
     @property
     def generated(self) -> float:

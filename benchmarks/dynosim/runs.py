@@ -54,24 +54,12 @@ class Bench:
 
     def rows(self) -> list[Row]:
         """What is finished, the last run of each key."""
-        path = self.folder / "runs.jsonl"
-        if not path.exists():
-            return []
-        found: dict[Key, Row] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                found[row["scenario"], row["policy"], row["seed"]] = row
-            except (ValueError, KeyError, TypeError):
-                raise BenchmarkError(
-                    f"{path}:{number}: not a finished run; remove the line, and it is run again"
-                ) from None
-        return list(found.values())
+        return finished(self.folder / "runs.jsonl")
 
     def run_all(self, runs: Sequence[Run], jobs: int, tell: Callable[[Row], None]) -> list[str]:
         """Run what is not finished, `jobs` at once; what failed, one line each."""
         for one in runs:
-            self._prepare(one)
+            self.prepare(one)
         failures: list[str] = []
         pool = ThreadPoolExecutor(max_workers=jobs)
         try:
@@ -88,12 +76,12 @@ class Bench:
             pool.shutdown(wait=True)
         return failures
 
-    def _prepare(self, run: Run) -> None:
+    def prepare(self, run: Run) -> None:
         """The trace and the context, before anything runs beside them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (count := self._trace(run).with_suffix(".count")).exists():
-            count.write_text(str(traces.write(run.scenario.load, run.seed, self._trace(run))), encoding="utf-8")
-        context = self._context(run)
+        if not (count := self.trace(run).with_suffix(".count")).exists():
+            count.write_text(str(traces.write(run.scenario.load, run.seed, self.trace(run))), encoding="utf-8")
+        context = self.context(run)
         if not context.exists():
             tables = self._tables(run.scenario)
             facts = roster.started_for(run.policy, run.scenario).facts()
@@ -111,16 +99,16 @@ class Bench:
 
     def _run(self, run: Run) -> Row:
         scenario = roster.started_for(run.policy, run.scenario)
-        count = int(self._trace(run).with_suffix(".count").read_text(encoding="utf-8"))
+        count = int(self.trace(run).with_suffix(".count").read_text(encoding="utf-8"))
         name = f"{run.scenario.name}-{_digest(run.policy)}-{run.seed}"
         job = {
             "engines": {role.value: scenario.engine(role) for role in ROLES},
             "facts": scenario.facts(),
-            "trace": str(self._trace(run)),
+            "trace": str(self.trace(run)),
             "trace_block_tokens": TRACE_BLOCK_TOKENS,
             "requests": count,
-            "end_s": _last_arrival_s(self._trace(run)) + GRACE_S,
-            "policy": roster.made(run.policy, scenario, self._context(run).resolve(), run.seed),
+            "end_s": last_arrival_s(self.trace(run)) + GRACE_S,
+            "policy": roster.made(run.policy, scenario, self.context(run).resolve(), run.seed),
             "reports": str(self.folder / f"reports-{name}.jsonl") if self.keep_reports else None,
         }
         path = self.folder / f"job-{name}.json"
@@ -138,6 +126,8 @@ class Bench:
 
     def _process(self, module: str, argument: Path) -> Row:
         """A module in Dynamo's environment; the last line that it prints. Raises BenchmarkError with what it said."""
+        if not self.python.exists():
+            raise BenchmarkError(f"--python {self.python}: no such file; `make dynosim-env` makes it")
         argv = ["nice", str(self.python), "-m", module, str(argument.resolve())]
         process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._running.add(process)
@@ -151,19 +141,35 @@ class Bench:
         found: Row = json.loads(out.splitlines()[-1])
         return found
 
-    def _trace(self, run: Run) -> Path:
+    def trace(self, run: Run) -> Path:
+        """What is replayed."""
         return self.folder / f"trace-{_digest(run.scenario.load_key())}-{run.seed}.jsonl"
 
-    def _context(self, run: Run) -> Path:
+    def context(self, run: Run) -> Path:
+        """What policies are told."""
         scenario = roster.started_for(run.policy, run.scenario)
         return self.folder / f"context-{_digest([scenario.facts(), scenario.model.path])}.json"
+
+
+def finished(path: Path) -> list[Row]:
+    """The runs in a file, the last one of each key. Raises BenchmarkError for a line that is none."""
+    if not path.exists():
+        return []
+    found: dict[Key, Row] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            found[row["scenario"], row["policy"], row["seed"]] = row
+        except (ValueError, KeyError, TypeError):
+            raise BenchmarkError(f"{path}:{number}: not a finished run; remove the line, and it is run again") from None
+    return list(found.values())
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _last_arrival_s(trace: Path) -> float:
+def last_arrival_s(trace: Path) -> float:
     """The time of the last line, without reading the whole file."""
     with trace.open("rb") as file:
         file.seek(max(0, trace.stat().st_size - 1_000_000))

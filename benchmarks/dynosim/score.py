@@ -23,7 +23,10 @@ Starting = Mapping[str, Sequence[tuple[float, int]]]
 
 
 def scored(job: Mapping[str, Any], summary: Record, records: Sequence[Record], operations: Sequence[Record]) -> Record:
-    """The result of a run of which `records` are the finished requests. Linear in them."""
+    """The result of a run of which `records` are the finished requests. Linear in them.
+
+    `goodput` is the simulator's own count of requests within the SLO, as a share of those asked: `attained` again.
+    """
     facts, asked = job["facts"], int(job["requests"])
     starting = _starting(operations)
     causes: Counter[str] = Counter()
@@ -35,6 +38,7 @@ def scored(job: Mapping[str, Any], summary: Record, records: Sequence[Record], o
     return {
         "requests": asked,
         "attained": round(1 - missed / asked, 5),
+        "goodput": round(summary["goodput_completed_requests"] / asked, 5),
         "gpu_hours": round(summary["gpu_hours"], 4),
         "prefill_group_hours": round(summary["prefill_worker_seconds"] / 3600, 4),
         "decode_group_hours": round(summary["decode_worker_seconds"] / 3600, 4),

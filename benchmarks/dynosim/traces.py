@@ -59,7 +59,7 @@ def _sine(load: Load, seed: int) -> Iterator[Request]:
 
 
 def _servegen(load: Load, seed: int) -> Iterator[Request]:
-    """The clients' demand, thinned to a mean rate."""
+    """The clients' demand at another mean rate. Thinned requests would lose the clients' burstiness; these keep it."""
     stem = f"data/traces/{load.file}"
     with (
         gzip.open(shared(f"{stem}_client_windows.csv.gz"), "rt", encoding="utf-8") as windows,
@@ -69,7 +69,9 @@ def _servegen(load: Load, seed: int) -> Iterator[Request]:
     end_s = load.start_s + load.duration_s
     inside = [row for rows in found.rows.values() for row in rows if load.start_s <= row.t_s < end_s]
     mean_rps = sum(row.rate_rps for row in inside) * servegen.WINDOW_S / load.duration_s
-    return found.requests(lambda name: _rng(seed, name), load.start_s, load.duration_s, load.mean_rps / mean_rps)
+    return found.requests(
+        lambda name: _rng(seed, name), load.start_s, load.duration_s, load.mean_rps / mean_rps, stretch=True
+    )
 
 
 def _mooncake(load: Load, seed: int) -> Iterator[Hashed]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from autoscaler.errors import UserError
 from benchmarks.dynosim import __main__ as command
-from benchmarks.dynosim import outcome, roster, traces
+from benchmarks.dynosim import outcome, picture, roster, traces
 from benchmarks.dynosim.arena import Command, Schedule, Watched
 from benchmarks.dynosim.runs import Bench
 from benchmarks.dynosim.scenarios import SCENARIOS, Load
@@ -20,7 +21,13 @@ from benchmarks.processes import BenchmarkError
 from policies.model import Pair, Role
 
 FACTS = {"ttft_ms": 1000.0, "itl_ms": 30.0, "startup_s": 120.0}
-SUMMARY = {"gpu_hours": 2.0, "prefill_worker_seconds": 3600.0, "decode_worker_seconds": 7200.0, "duration_ms": 6e5}
+SUMMARY = {
+    "gpu_hours": 2.0,
+    "prefill_worker_seconds": 3600.0,
+    "decode_worker_seconds": 7200.0,
+    "duration_ms": 6e5,
+    "goodput_completed_requests": 2,
+}
 
 
 def record(
@@ -78,7 +85,7 @@ def test_every_miss_has_one_cause() -> None:
     row = scored(job, SUMMARY, records, operations)
     causes = ("burst", "cold_start", "decode_batch", "decode_room", "first_start", "unfinished")
     assert row["missed"] == dict.fromkeys(causes, 0.125)
-    assert (row["attained"], row["gpu_hours"]) == (0.25, 2.0)
+    assert (row["attained"], row["goodput"], row["gpu_hours"]) == (0.25, 0.25, 2.0)
 
 
 def test_names_of_policies() -> None:
@@ -129,12 +136,68 @@ def test_seeds_become_medians_and_the_picture_shows_each_policy() -> None:
     rows = outcome.summed([*seeds, row("static:3,4", 1.0, 8.0), row("static:9,9", 0.9, 9.0)])
     ours = next(one for one in rows if one["policy"] == "ours")
     assert (ours["n"], ours["attained"]) == (3, 0.95)
-    assert [one["policy"] for one in outcome.frontier(rows)] == ["ours", "static:3,4"]
+    assert [one["policy"] for one in picture.frontier(rows)] == ["ours", "static:3,4"]
     text = outcome.table(rows)
     assert text.splitlines()[1].split()[:4] == ["sine", "static:3,4", "1", "100.00"]
-    svg = outcome.picture("sine", "a & b", rows)
-    assert svg.count("<circle") == 3
+    svg = picture.picture("sine", "a & b", rows)
+    assert svg.count("<title>") == 3
     assert "a &amp; b" in svg
+
+
+def test_names_in_the_picture_cover_no_point_and_no_other_name() -> None:
+    rows = [row(f"planner:{n}", 0.1 + 0.001 * n, 5.0 + 0.02 * n) for n in range(9)] + [row("ours", 1.0, 5.05)]
+    scale = picture.Scale(6.0)
+    boxes = picture.placed(rows, scale)
+    assert not any(one.covers(other) for one, other in combinations(boxes, 2))
+    points = [picture.Box(x - 4, y - 4, x + 4, y + 4) for x, y in map(scale.at, rows)]
+    assert not any(one.covers(other) for one in boxes for other in points)
+    assert all(picture.FRAME.left <= box.left and box.right <= picture.FRAME.right for box in boxes)
+
+
+def test_one_bad_policy_does_not_squeeze_the_others() -> None:
+    rows = [row("ours", 0.99, 5.0), row("static:3,4", 1.0, 8.0), row("planner:tight", 0.8, 700.0)]
+    scale = picture.Scale.of(rows)
+    assert scale.at(rows[1])[0] > picture.WIDTH / 2
+    assert scale.at(rows[2])[0] == picture.WIDTH - picture.RIGHT
+    assert "tight (700 GPU-h)" in picture.picture("sine", "", rows)
+
+
+def test_what_attained_and_the_causes_are_everything() -> None:
+    """Also over several seeds: those are the causes of the run that is told."""
+    seeds = [row("ours", share, 5.0, seed) for seed, share in enumerate((0.9, 0.99, 0.95))]
+    seeds[0]["missed"] = {"burst": 0.04, "cold_start": 0.06}
+    seeds[2]["missed"] = {"burst": 0.01, "prompt": 0.04}
+    rows = outcome.summed([*seeds, row("static:3,4", 1.0, 8.0)])
+    for one in rows:
+        assert one["attained"] + sum(one["missed"].values()) == pytest.approx(1)
+    header, first, second = outcome.causes(rows).splitlines()
+    assert header.split() == ["scenario", "policy", "attained", "prompt", "burst"]
+    assert (first.split(), second.split()) == (
+        ["sine", "static:3,4", "100.00"],
+        ["sine", "ours", "95.00", "4.00", "1.00"],
+    )
+
+
+def test_policies_of_all_scenarios_stand_beside_each_other() -> None:
+    rows = [row("ours", 0.9, 5.0), {**row("ours", 1.0, 3.25), "scenario": "mooncake"}, row("planner:both", 0.5, 4.0)]
+    header, ours, planner = outcome.matrix([*rows, row("static:3,4", 1.0, 8.0)]).splitlines()
+    assert header.split() == ["attained", "%", "@", "GPU-h", "sine", "mooncake"]
+    assert ours.split("  ")[0] == "ours"
+    assert "90.00 @ 5.00" in ours
+    assert "100.00 @ 3.25" in ours
+    assert planner.split() == ["planner:both", "50.00", "@", "4.00"]
+
+
+def test_ours_is_held_beside_the_best_planner_and_the_cheapest_fixed_size() -> None:
+    others = [row("planner:load", 0.5, 4.0), row("planner:tight", 0.8, 9.0), row("static:2,2", 0.9, 4.0)]
+    fixed = [row("static:3,4", 1.0, 8.0), row("static:4,4", 1.0, 9.0)]
+    (said,) = outcome.verdicts(outcome.summed([row("ours", 0.95, 5.0), *others, *fixed]))
+    assert said == (
+        "sine, ours 95.00 % at 5.00 GPU-h; best of the planner's settings planner:tight 80.00 % at 9.00 GPU-h; "
+        "cheapest fixed size with as much static:3,4 100.00 % at 8.00 GPU-h"
+    )
+    (alone,) = outcome.verdicts(outcome.summed([row("ours", 0.95, 5.0)]))
+    assert alone.endswith("no planner has run; no fixed size attains as much")
 
 
 def test_what_is_finished_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,18 @@ def test_counters_are_sums_of_what_the_reports_say() -> None:
     assert passing.generation_tokens == sum(one.traffic.accept_length_forward_count for one in reports)
     tokens = sum(one.traffic.avg_isl * one.traffic.shape_count for one in reports)
     assert ended.prompt_tokens == pytest.approx(tokens)
+    cached = sum(one.traffic.avg_isl * one.traffic.shape_count * (one.traffic.avg_kv_hit_rate or 0) for one in reports)
+    assert ended.cached_tokens == pytest.approx(cached)
+    assert 0 < cached < tokens
+
+
+def test_without_a_router_that_looks_for_prefixes_what_is_cached_is_not_known() -> None:
+    line = json.loads(LINES[4])
+    line["traffic"] |= {"hit_rate_count": 0, "avg_kv_hit_rate": 0.0}
+    context = load_context(str(CONTEXT))
+    eyes = Seeing(context, settings_of(context, None), profile_of(context))
+    eyes.answer(parse_report(json.dumps(line), 1))
+    assert isinstance(eyes.seen.samples.routers[1].cached_tokens, Missing)
 
 
 def test_what_a_report_does_not_count_is_missing() -> None:
@@ -190,9 +203,11 @@ def test_a_small_table_is_enough(tmp_path: Path) -> None:
         ("not json", "not JSON"),
         ("", "not JSON"),
         ("[]", "report 2"),
+        ("[" * 100_000, "not JSON"),
         ("{}", "now_ms: required"),
         (json.dumps({**json.loads(LINES[1]), "surprise": 1}), "surprise: unknown key"),
         (json.dumps({**json.loads(LINES[1]), "now_ms": "soon"}), "now_ms: 'soon'"),
+        (re.sub(r'"num_req":\s*\d+', '"num_req":1' + 13 * "0", LINES[1]), "num_req: 10000000000000"),
         (
             json.dumps({key: value for key, value in json.loads(LINES[1]).items() if key != "traffic"}),
             "traffic: required",
@@ -234,6 +249,29 @@ def test_a_bad_context_is_told_in_one_line(document: Any, said: str, tmp_path: P
     assert (ended.returncode, ended.stdout) == (2, "")
     assert len(ended.stderr.splitlines()) == 1
     assert said in ended.stderr
+
+
+def test_a_context_that_is_no_json_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "context.json"
+    for content in (b"half a li", b"\xff\xfe", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"context\.json: not JSON"):
+            load_context(str(path))
+
+
+def test_whoever_asks_may_go() -> None:
+    """A reader that has gone ends the process without a word."""
+    command = [sys.executable, "-m", "benchmarks.dynosim.policy", "--stdio"]
+    env = {**os.environ, "REFEREE_CONTEXT": str(CONTEXT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as policy:
+        assert policy.stdin is not None
+        assert policy.stdout is not None
+        assert policy.stderr is not None
+        policy.stdout.close()
+        policy.stdin.write(LINES[0] + "\n")
+        policy.stdin.close()
+        assert (policy.stderr.read(), policy.wait(timeout=60)) == ("", 141)
 
 
 def test_no_context_and_no_settings_file_are_told(tmp_path: Path) -> None:
