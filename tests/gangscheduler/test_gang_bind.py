@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,26 +11,8 @@ from kubeapi import kinds
 from kubeapi.client import KubeClient
 from kubeapi.config import Config
 from tests.gangscheduler.builders import NAMESPACE, Object, node, podgroup, tp_group
-from tests.gangscheduler.test_gang_loop import create, events, places, scheduling, until
-from tests.kubeapi.misbehaving import Fault, Proxy, misbehaving
-
-
-@pytest.fixture
-async def proxy() -> AsyncIterator[Proxy]:
-    async with misbehaving() as made:
-        yield made
-
-
-@pytest.fixture
-async def client(proxy: Proxy) -> AsyncIterator[KubeClient]:
-    """What the test itself does goes past the proxy."""
-    async with KubeClient(Config(proxy.upstream), field_manager="test") as made:
-        yield made
-
-
-async def all_bound(client: KubeClient) -> bool:
-    found = await places(client)
-    return bool(found) and all(found.values())
+from tests.gangscheduler.test_gang_loop import all_bound, create, events, places, scheduling, until
+from tests.kubeapi.misbehaving import Fault, Proxy
 
 
 def bindings(proxy: Proxy) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,26 +16,8 @@ from kubeapi.config import Config
 from kubeapi.errors import NotFound
 from kubeapi.lease import Lease, clock_s
 from tests.gangscheduler.builders import NAMESPACE, Object, node, podgroup, tp_group
-from tests.gangscheduler.test_gang_loop import conditions, create, events, places, scheduling, until
-from tests.kubeapi.misbehaving import Fault, Proxy, misbehaving
-
-
-@pytest.fixture
-async def proxy() -> AsyncIterator[Proxy]:
-    async with misbehaving() as made:
-        yield made
-
-
-@pytest.fixture
-async def client(proxy: Proxy) -> AsyncIterator[KubeClient]:
-    """What the test itself does goes past the proxy."""
-    async with KubeClient(Config(proxy.upstream), field_manager="test") as made:
-        yield made
-
-
-async def all_bound(client: KubeClient) -> bool:
-    found = await places(client)
-    return bool(found) and all(found.values())
+from tests.gangscheduler.test_gang_loop import all_bound, conditions, create, events, places, scheduling, until
+from tests.kubeapi.misbehaving import Fault, Proxy
 
 
 async def test_without_podgroups_pods_are_placed_alone_and_it_is_said_once(

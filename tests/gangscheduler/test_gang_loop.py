@@ -50,6 +50,12 @@ async def scheduling(config: Config, **options: Any) -> AsyncIterator[asyncio.Ta
             await task
 
 
+async def all_bound(client: KubeClient) -> bool:
+    """Whether there are pods, and all of them are on nodes."""
+    found = await places(client)
+    return bool(found) and all(found.values())
+
+
 async def until(found: Callable[[], Awaitable[Any]]) -> Any:
     """The first true answer."""
     async with asyncio.timeout(WAIT_S):
